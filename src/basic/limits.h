@@ -75,6 +75,10 @@
 #define CAPSULES_MAX            1000U           /* alive, default of MaxCapsules= */
 #define CAPSULES_STOPPED_MAX    256U            /* records of destroyed capsules that GET still shows */
 
+/* network slots */
+#define SLOTS_READY_MAX         64U             /* kept ready ahead of time */
+#define SLOT_QUARANTINE_USEC    (60 * USEC_PER_SEC) /* before an index, and with it an address, is used again */
+
 /* archives and builds */
 #define IMPORT_ENTRIES_MAX      UINT64_C(4000000)
 #define IMPORT_BYTES_MAX        (64 * GIB)
