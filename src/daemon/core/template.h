@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * A template: a read-only EROFS image below STATEDIR/templates/<id>/ and what a capsule made of it gets by default. The
+ * name points to the newest; a replaced or removed one is hidden at once (in no table but its users') and freed, row and
+ * directory, with its last user.
+ */
+
+#include "basic/macro.h"
+
+typedef struct Manager Manager;
+
+typedef enum TemplateType {
+        TEMPLATE_BASE,
+        TEMPLATE_SNAPSHOT,
+        _TEMPLATE_TYPE_MAX,
+        _TEMPLATE_TYPE_INVALID = -EINVAL,
+} TemplateType;
+
+typedef struct Template {
+        unsigned n_ref;                 /* the table's one, and one for each capsule that uses it */
+        Manager *manager;               /* weak: outlives us */
+        char *id;                       /* random, names the directory */
+        char *name;
+        TemplateType type;
+        char *team;                     /* "": everybody's */
+        char *digest;
+        char *default_user;             /* "": root */
+        char **env;                     /* "NAME=value" */
+        bool platform;                  /* built from templates.d */
+        bool hidden;
+        uint64_t size_bytes;
+        uint64_t created_usec;
+        uint32_t default_vcpus;         /* 0: the configuration's, as the next */
+        uint64_t default_memory_bytes;
+} Template;
+
+/* The visible template of that name or NULL; borrowed. team: NULL for an administrator, else only that team's and everybody's. */
+Template* manager_find_template(Manager *m, const char *name, const char *team);
+/* Also a hidden one, by id: for records found at start-up. */
+Template* manager_find_template_by_id(Manager *m, const char *id);
+/* Path of its image, "…/rootfs.erofs"; owned by the caller; NULL on out of memory. */
+char* template_image_path(const Template *t);
+Template* template_ref(Template *t);
+/* The last one frees it, and its row and directory when it is hidden. */
+Template* template_unref(Template *t);
+DEFINE_CLEANUP(Template, template_unref)
