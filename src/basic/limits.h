@@ -46,6 +46,11 @@
 #define H2_HEADER_BYTES_MAX     (16 * KIB)      /* one header block, decoded */
 #define H2_WINDOW_BYTES         (256 * KIB)     /* receive window of a stream; of a connection: 16 times that */
 #define H2_QUEUE_BYTES_MAX      (256 * KIB)     /* unsent DATA of one stream */
+#define H2_HEADERS_MAX          64U             /* header fields we send, pseudo ones included */
+#define H2_ACKS_MAX             64U             /* unsent answers to PING and SETTINGS after which the peer is dropped */
+#define H2_FRAMES_MAX           1024U           /* unsent frames beside DATA after which the peer is dropped */
+#define H2_RESETS_BURST         1000U           /* streams a client may open and reset at once… */
+#define H2_RESETS_PER_SEC       100U            /* …and later */
 #define AGENT_JSON_MAX          (512 * KIB)     /* JSON body of an agent request */
 #define CONSOLE_RING_BYTES      (256 * KIB)
 #define CONSOLE_RATE_BYTES_SEC  (64 * KIB)

@@ -35,9 +35,11 @@ typedef struct H2Handlers {
         void (*on_headers)(H2Stream *st, bool end, void *userdata);
         /* Body bytes; give the credit back with h2_stream_consume(st, n) when they are passed on. */
         void (*on_data)(H2Stream *st, const void *data, size_t n, void *userdata);
-        void (*on_end)(H2Stream *st, void *userdata);                   /* the peer sends no more */
+        /* The peer sends no more: once for every stream it ends in good order, also right after on_headers with end = true. */
+        void (*on_end)(H2Stream *st, void *userdata);
         void (*on_writable)(H2Stream *st, void *userdata);              /* the queue of unsent bytes fell to half of its limit or below */
-        /* The stream is gone, both ways done or reset (error: RFC 9113 code). Last call for it; free h2_stream_userdata() here. */
+        /* The stream is gone, both ways done or reset (error: RFC 9113 code). Last call for it; free h2_stream_userdata() here.
+         * Exactly once for every stream that on_headers (server) or h2_session_request() (client) made known. */
         void (*on_close)(H2Stream *st, uint32_t error, void *userdata);
         void (*on_goaway)(H2Session *s, void *userdata);                /* optional */
         void (*on_want_write)(H2Session *s, void *userdata);            /* optional: h2_session_output() has something now */
@@ -53,7 +55,8 @@ H2Session* h2_session_free(H2Session *s);       /* on_close runs for every open 
 DEFINE_CLEANUP(H2Session, h2_session_free)
 void* h2_session_userdata(const H2Session *s);
 
-int h2_session_receive(H2Session *s, const void *data, size_t n);      /* -EPROTO: the peer is broken, free the session; -ENOMEM */
+/* -EPROTO: the peer is broken (h2_session_output() still has a GOAWAY for it), free the session; -ENOMEM. */
+int h2_session_receive(H2Session *s, const void *data, size_t n);
 /* The next bytes to send; *ret_n 0: nothing now. Borrowed until the next call; count them as sent. */
 int h2_session_output(H2Session *s, const void **ret, size_t *ret_n);
 bool h2_session_want_write(const H2Session *s);
@@ -62,10 +65,11 @@ uint32_t h2_session_peer_streams_max(const H2Session *s);
 int h2_session_goaway(H2Session *s);
 int h2_session_ping(H2Session *s);              /* the answer counts as received bytes; the caller keeps the time */
 
-/* Client: opens a stream. headers: besides :method, :path, :scheme, :authority. end: no body follows. -EAGAIN at the peer's stream limit. */
+/* Client: opens a stream. headers: besides :method, :path, :scheme, :authority. end: no body follows. For CONNECT path is the
+ * authority, "host:port". -EAGAIN at the peer's stream limit, -ENOTCONN after GOAWAY, -EINVAL, -E2BIG (H2_HEADERS_MAX). */
 int h2_session_request(H2Session *s, const char *method, const char *path, const H2Header *headers, size_t n_headers, bool end,
                        void *stream_userdata, H2Stream **ret);
-/* Server: the response's head. */
+/* Server: the response's head, once. -EALREADY, -EPIPE after a reset, -EINVAL, -E2BIG. */
 int h2_stream_respond(H2Stream *st, unsigned status, const H2Header *headers, size_t n_headers, bool end);
 /* Copies up to n bytes into the queue; the count taken (less than n, also 0, at the limit: wait for on_writable), or -errno. */
 ssize_t h2_stream_write(H2Stream *st, const void *data, size_t n);

@@ -37,8 +37,9 @@ typedef enum FrameType {
 void frame_header(uint8_t ret[static FRAME_HEADER_LEN], FrameType type, uint32_t length);
 
 /*
- * Incremental decoder. max: largest payload (FRAME_SPEC: AGENT_JSON_MAX whatever max says). Payload of the data types (stdin,
- * stdout, stderr, pty) is given piecewise as it comes; all others once, whole. on_frame < 0 stops and is returned.
+ * Incremental decoder. Payload of the data types (stdin, stdout, stderr, pty) is given piecewise as it comes; all others once, whole,
+ * also when empty. A longer payload than the type allows or an unknown type is -EPROTO. on_frame < 0 stops and is returned; feed
+ * nothing more after an error, only frame_decoder_done().
  */
 typedef struct FrameDecoder {
         uint8_t header[FRAME_HEADER_LEN];
