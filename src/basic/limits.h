@@ -88,3 +88,9 @@
 #define IMPORT_ENTRIES_MAX      UINT64_C(4000000)
 #define IMPORT_BYTES_MAX        (64 * GIB)
 #define IMPORT_RATIO_MAX        1000U           /* unpacked : packed, beyond the first 64 MiB */
+#define IMPORT_RATIO_FREE_BYTES (64 * MIB)
+#define IMPORT_ID_MAX           65535U          /* owners: what a user namespace of ours maps */
+#define IMPORT_XATTR_MAX        (64 * KIB)      /* one value */
+#define IMPORT_DISK_FREE_MIN    (512 * MIB)     /* left on the host's disk */
+#define TEMPLATE_PACKAGES_MAX   512U
+#define TEMPLATE_PATHS_MAX      64U             /* patterns */
