@@ -82,6 +82,8 @@
 
 /* network slots */
 #define SLOTS_READY_MAX         64U             /* kept ready ahead of time */
+#define SLOT_CONNECTIONS_MAX    2500U           /* of one guest to the outside, at once */
+#define SLOT_DNS_CONNECTIONS_MAX 8U             /* of one guest to the resolver, over TCP; it serves 20 in all */
 #define SLOT_QUARANTINE_USEC    (60 * USEC_PER_SEC) /* before an index, and with it an address, is used again */
 
 /* archives and builds */
