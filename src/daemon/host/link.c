@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * libnl does the encoding. Sockets have acknowledgements on and no cache: each function is one request and its answer, save for the two that list.
- * Names are resolved by the kernel, never by if_nametoindex(3), which would need an AF_INET socket.
+ * libnl does the encoding. Sockets have acknowledgements on and no cache: each function is one request and
+ * its answer, save for the two that list. Names are resolved by the kernel, never by if_nametoindex(3),
+ * which would need an AF_INET socket.
  */
 
 #include <fcntl.h>
@@ -40,12 +41,15 @@ DEFINE_CLEANUP_VOID(struct rtnl_route, rtnl_route_put)
 
 static int nl_to_errno(int r) {
         static const int table[] = {
-                [NLE_INTR] = EINTR,       [NLE_BAD_SOCK] = EBADF,         [NLE_AGAIN] = EAGAIN,
-                [NLE_NOMEM] = ENOMEM,     [NLE_EXIST] = EEXIST,           [NLE_INVAL] = EINVAL,
-                [NLE_RANGE] = ERANGE,     [NLE_MSGSIZE] = EMSGSIZE,       [NLE_OPNOTSUPP] = EOPNOTSUPP,
-                [NLE_BUSY] = EBUSY,       [NLE_NOADDR] = EADDRNOTAVAIL,   [NLE_OBJ_NOTFOUND] = ENODEV,
-                [NLE_PERM] = EPERM,       [NLE_AF_NOSUPPORT] = EAFNOSUPPORT, [NLE_NOACCESS] = EACCES,
-                [NLE_NODEV] = ENODEV,     [NLE_SEQ_MISMATCH] = EPROTO,    [NLE_MSG_TRUNC] = EMSGSIZE,
+                [NLE_INTR] = EINTR,           [NLE_BAD_SOCK] = EBADF,
+                [NLE_AGAIN] = EAGAIN,         [NLE_NOMEM] = ENOMEM,
+                [NLE_EXIST] = EEXIST,         [NLE_INVAL] = EINVAL,
+                [NLE_RANGE] = ERANGE,         [NLE_MSGSIZE] = EMSGSIZE,
+                [NLE_OPNOTSUPP] = EOPNOTSUPP, [NLE_BUSY] = EBUSY,
+                [NLE_NOADDR] = EADDRNOTAVAIL, [NLE_OBJ_NOTFOUND] = ENODEV,
+                [NLE_PERM] = EPERM,           [NLE_AF_NOSUPPORT] = EAFNOSUPPORT,
+                [NLE_NOACCESS] = EACCES,      [NLE_NODEV] = ENODEV,
+                [NLE_SEQ_MISMATCH] = EPROTO,  [NLE_MSG_TRUNC] = EMSGSIZE,
         };
 
         if (r >= 0)
@@ -75,7 +79,7 @@ int link_socket_new(LinkSocket **ret) {
         return 0;
 }
 
-LinkSocket* link_socket_free(LinkSocket *s) {
+LinkSocket *link_socket_free(LinkSocket *s) {
         if (!s)
                 return NULL;
 
@@ -145,12 +149,9 @@ static int settings_apply(struct rtnl_link *change, const LinkSettings *settings
                 unsigned conf;
                 uint32_t value;
         } strict[] = {
-                { IPV4_DEVCONF_RP_FILTER, 1 },
-                { IPV4_DEVCONF_ARP_IGNORE, 1 },
-                { IPV4_DEVCONF_ACCEPT_REDIRECTS, 0 },
-                { IPV4_DEVCONF_SECURE_REDIRECTS, 0 },
-                { IPV4_DEVCONF_SEND_REDIRECTS, 0 },
-                { IPV4_DEVCONF_ACCEPT_SOURCE_ROUTE, 0 },
+                { IPV4_DEVCONF_RP_FILTER, 1 },        { IPV4_DEVCONF_ARP_IGNORE, 1 },
+                { IPV4_DEVCONF_ACCEPT_REDIRECTS, 0 }, { IPV4_DEVCONF_SECURE_REDIRECTS, 0 },
+                { IPV4_DEVCONF_SEND_REDIRECTS, 0 },   { IPV4_DEVCONF_ACCEPT_SOURCE_ROUTE, 0 },
         };
         int r = 0;
 
@@ -183,18 +184,26 @@ static int link_change(LinkSocket *s, unsigned ifindex, const LinkSettings *sett
 }
 
 int link_set(LinkSocket *s, unsigned ifindex, const LinkSettings *settings) {
-        LinkSettings without_ipv6 = *settings;
+        LinkSettings first = *settings;
         int r;
 
-        r = link_change(s, ifindex, settings);
-        if (r != -EAFNOSUPPORT || !settings->no_ipv6)
+        /*
+         * In one request the kernel would bring the link up first, and give it an address of IPv6 with
+         * that.
+         */
+        first.up = settings->up && !settings->no_ipv6;
+        r = link_change(s, ifindex, &first);
+        if (r == -EAFNOSUPPORT && settings->no_ipv6) {
+                first.no_ipv6 = false; /* ipv6.disable=1 on the kernel line: nothing to switch off */
+                r = link_change(s, ifindex, &first);
+        }
+        if (r < 0 || first.up == settings->up)
                 return r;
 
-        without_ipv6.no_ipv6 = false;   /* ipv6.disable=1 on the kernel line: nothing to switch off */
-        return link_change(s, ifindex, &without_ipv6);
+        return link_change(s, ifindex, &(LinkSettings) { .up = true });
 }
 
-static struct nl_addr* address_new(struct in_addr address, unsigned prefixlen) {
+static struct nl_addr *address_new(struct in_addr address, unsigned prefixlen) {
         struct nl_addr *a;
 
         a = nl_addr_build(AF_INET, &address, sizeof(address));
@@ -301,7 +310,8 @@ int link_foreach_numbered(LinkSocket *s, const char *prefix, LinkNumbered on_lin
                 const char *number = startswith(strempty(rtnl_link_get_name(link)), prefix);
                 uint32_t n;
 
-                if (!number || parse_u32(number, &n) < 0 || !streq(strempty(rtnl_link_get_type(link)), "veth"))
+                if (!number || parse_u32(number, &n) < 0 ||
+                    !streq(strempty(rtnl_link_get_type(link)), "veth"))
                         continue;
 
                 r = on_link(n, (unsigned) rtnl_link_get_ifindex(link), userdata);

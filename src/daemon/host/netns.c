@@ -47,7 +47,9 @@ void netns_return(int home_fd) {
 
         for (unsigned i = 0; setns(home_fd, CLONE_NEWNET) < 0; i++) {
                 if (i >= RETURN_TRIES) {
-                        (void) log_error_errno(errno, "Failed to return to the host's network namespace, exiting: %m");
+                        (void) log_error_errno(
+                                        errno,
+                                        "Failed to return to the host's network namespace, exiting: %m");
                         _exit(EXIT_FAILURE);
                 }
                 (void) sched_yield();

@@ -8,15 +8,19 @@
 /* The namespace this process is in now: fd or -errno. */
 int netns_open_own(void);
 
-/* Makes a new namespace, enters it and opens it: fd or -errno (then nothing has changed). netns_return() must follow. */
+/*
+ * Makes a new namespace, enters it and opens it: fd or -errno (then nothing has changed). netns_return()
+ * must follow.
+ */
 int netns_enter_new(void);
 
 /* Enters the namespace of netns_fd. 0 or -errno (then nothing has changed). netns_return() must follow. */
 int netns_enter(int netns_fd);
 
 /*
- * Back to home_fd, for certain: a daemon that went on in a wrong namespace would configure the wrong host. Setting a
- * valid namespace fails only for want of memory; it is tried again and in the end the process exits. Keeps errno.
+ * Back to home_fd, for certain: a daemon that went on in a wrong namespace would configure the wrong host.
+ * Setting a valid namespace fails only for want of memory; it is tried again and in the end the process
+ * exits. Keeps errno.
  */
 void netns_return(int home_fd);
 
