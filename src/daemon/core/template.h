@@ -46,3 +46,30 @@ Template* template_ref(Template *t);
 /* The last one frees it, and its row and directory when it is hidden. */
 Template* template_unref(Template *t);
 DEFINE_CLEANUP(Template, template_unref)
+
+/* What a worker made, to be taken over; strings are borrowed. */
+typedef struct TemplateSpec {
+        const char *name;
+        TemplateType type;
+        const char *team;
+        const char *digest;
+        const char *default_user;
+        char *const *env;
+        bool platform;
+        uint32_t default_vcpus;
+        uint64_t default_memory_bytes;
+} TemplateSpec;
+
+/*
+ * Makes the template <id> of templates/.new-<id>/rootfs.erofs, which becomes root's, and stores it durably; a visible one of
+ * that name is hidden in the same commit. No process may be left that could write there. *ret (may be NULL) is borrowed.
+ */
+int template_take_over(Manager *m, const char *id, const TemplateSpec *spec, Template **ret, Fault *reterr);
+/* Hides it durably and tells the front end; freed with its last user. */
+int template_remove(Template *t, Fault *reterr);
+const char* template_type_to_string(TemplateType t);    /* "base", "snapshot" */
+TemplateType template_type_from_string(const char *s);
+/* Forgets all; rows and files stay. */
+void manager_free_templates(Manager *m);
+/* Removes rows and directories nobody uses, and what unfinished jobs left; once capsules are loaded and jobs are stopped. */
+void manager_sweep_templates(Manager *m);
