@@ -78,7 +78,7 @@ static char *host_chains(const NftAddresses *a) {
 /* What the guest sends, before anything else in the kernel sees it. */
 static char *slot_ingress(const NftAddresses *a) {
         return asprintf_null("  chain resolver {\n"
-                             "    limit rate 400/second burst 400 packets counter name dns accept\n"
+                             "    limit rate 100/second burst 300 packets counter name dns accept\n"
                              "    counter name dns_rate drop\n"
                              "  }\n"
                              "  chain ingress {\n"
