@@ -54,6 +54,8 @@ struct H2Session {
         unsigned depth;
         const H2Handlers *handlers;
         void *userdata;
+        void (*wake)(void *userdata);
+        void *wake_userdata;
         H2Stream *streams, *writable;
         unsigned n_streams;
 
@@ -63,7 +65,12 @@ struct H2Session {
 
 /* Tells the owner that there is something to send; inside receive and output it looks by itself. */
 static void session_wake(H2Session *s) {
-        if (s->depth == 0 && s->handlers->on_want_write)
+        if (s->depth > 0)
+                return;
+
+        if (s->wake)
+                s->wake(s->wake_userdata);
+        else if (s->handlers->on_want_write)
                 s->handlers->on_want_write(s, s->userdata);
 }
 
@@ -451,6 +458,11 @@ H2Session* h2_session_free(H2Session *s) {
 
 void* h2_session_userdata(const H2Session *s) {
         return s->userdata;
+}
+
+void h2_session_set_wake(H2Session *s, void (*wake)(void *userdata), void *userdata) {
+        s->wake = wake;
+        s->wake_userdata = userdata;
 }
 
 static void session_call_writable(H2Session *s) {

@@ -54,6 +54,8 @@ int h2_session_new(bool server, const H2Handlers *handlers, void *userdata, cons
 H2Session* h2_session_free(H2Session *s);       /* on_close runs for every open stream with H2_CANCEL */
 DEFINE_CLEANUP(H2Session, h2_session_free)
 void* h2_session_userdata(const H2Session *s);
+/* Who moves the bytes (h2-conn) is woken by this and not by on_want_write. */
+void h2_session_set_wake(H2Session *s, void (*wake)(void *userdata), void *userdata);
 
 /* -EPROTO: the peer is broken (h2_session_output() still has a GOAWAY for it), free the session; -ENOMEM. */
 int h2_session_receive(H2Session *s, const void *data, size_t n);

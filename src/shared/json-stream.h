@@ -24,7 +24,7 @@ typedef struct JsonStreamHandlers {
         /* A request of the peer (control only). fds: n_fds received fds, the handler takes those it wants by setting the entry to
          * -EBADF, the rest are closed. Answer with json_stream_reply() or json_stream_reply_fault(), now or later. */
         void (*on_request)(JsonStream *s, uint64_t id, const char *verb, json_t *message, int *fds, size_t n_fds, void *userdata);
-        /* An event of the peer, or a QMP greeting (name "greeting"). */
+        /* An event of the peer, or a QMP greeting (name "greeting"). message: the whole line. */
         void (*on_event)(JsonStream *s, const char *name, json_t *message, int *fds, size_t n_fds, void *userdata);
         /* The stream ended (error: 0 for EOF, else negative errno). All open calls have failed with -ECONNRESET before. Once. */
         void (*on_closed)(JsonStream *s, int error, void *userdata);
@@ -36,13 +36,17 @@ typedef void (*JsonCallDone)(JsonCall *call, int r, json_t *result, int *fds, si
 /* Takes fd on success (non-blocking made here). handlers borrowed, must outlive the stream. */
 int json_stream_new(sd_event *e, int fd, JsonDialect dialect, size_t message_max, const JsonStreamHandlers *handlers, void *userdata,
                     JsonStream **ret);
-JsonStream* json_stream_free(JsonStream *s);    /* no callback runs afterwards; calls are freed silently */
+/* No callback runs afterwards, may be called in any. Calls that somebody holds end silently and are still to be freed by their holder. */
+JsonStream* json_stream_free(JsonStream *s);
 DEFINE_CLEANUP(JsonStream, json_stream_free)
 int json_stream_fd(const JsonStream *s);
 
 /*
  * Sends a request. body: object or NULL; borrowed. fds are duplicated. done: the start contract of style.md §7.
- * ret: freeing it cancels (a late answer is dropped); may be NULL for "let it run". -ENOBUFS at CALLS_MAX, -ENOTCONN after the end.
+ * control: the members of body stand beside id and verb; QMP: body is "arguments". timeout_usec: USEC_INFINITY for none.
+ * ret: the caller's, freed by json_call_free() in done, or before to cancel (a late answer is dropped); NULL: "let it run", done
+ * does not free. fault in done: set whenever r < 0. -ENOBUFS at CALLS_MAX or when the peer does not read, -ENOTCONN after the end,
+ * -EMSGSIZE, -E2BIG (fds).
  */
 int json_stream_call(JsonStream *s, const char *verb, json_t *body, const int *fds, size_t n_fds, uint64_t timeout_usec,
                      JsonCallDone done, void *userdata, JsonCall **ret);
