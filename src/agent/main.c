@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/signalfd.h>
+
+#include "agent/agent.h"
+#include "agent/boot.h"
+#include "agent/link.h"
+#include "basic/fd.h"
+#include "basic/log.h"
+#include "basic/strings.h"
+
+typedef struct Main {
+        Agent agent;
+        Link *link;
+        int signal_fd;
+        LoopSource *signal_source;
+} Main;
+
+/* Before each wait: send, and once the answer to a poweroff is out, end. */
+static void on_prepare(void *userdata) {
+        Main *m = userdata;
+
+        link_flush(m->link);
+        if (m->agent.poweroff && link_is_flushed(m->link))
+                loop_stop(m->agent.loop);
+}
+
+static void on_signal(uint32_t events, void *userdata) {
+        struct signalfd_siginfo info;
+        Main *m = userdata;
+
+        while (read(m->signal_fd, &info, sizeof(info)) == sizeof(info))
+                if (info.ssi_signo == SIGCHLD)
+                        process_table_reap(m->agent.processes);
+                else
+                        m->agent.poweroff = true;       /* what root in the guest says to an init */
+}
+
+static int main_init(Main *m, int port_fd, bool detached) {
+        static const int signals[] = { SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGUSR1, SIGUSR2 };
+        sigset_t mask;
+        int r;
+
+        (void) signal(SIGPIPE, SIG_IGN);
+        (void) sigemptyset(&mask);
+        for (size_t i = 0; i < ELEMENTSOF(signals); i++)
+                (void) sigaddset(&mask, signals[i]);
+        (void) sigprocmask(SIG_BLOCK, &mask, NULL);
+        m->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+        if (m->signal_fd < 0)
+                return -errno;
+
+        r = identity_init(&m->agent.identity, detached);
+        if (r < 0)
+                return r;
+        r = loop_new(&m->agent.loop);
+        if (r < 0)
+                return r;
+        r = loop_add(m->agent.loop, m->signal_fd, EPOLLIN, on_signal, m, &m->signal_source);
+        if (r < 0)
+                return r;
+        r = process_table_new(m->agent.loop, &m->agent.processes);
+        if (r < 0)
+                return r;
+        r = link_new(&m->agent, port_fd, &m->link);
+        if (r < 0)
+                return r;
+
+        loop_set_prepare(m->agent.loop, on_prepare, m);
+        return 0;
+}
+
+static void main_done(Main *m) {
+        m->link = link_free(m->link);
+        m->agent.processes = process_table_free(m->agent.processes);
+        m->signal_source = loop_source_free(m->signal_source);
+        m->signal_fd = close_fd(m->signal_fd);
+        m->agent.loop = loop_free(m->agent.loop);
+        identity_done(&m->agent.identity);
+}
+
+static int serve(Main *m, int port_fd, bool detached) {
+        int r;
+
+        r = main_init(m, port_fd, detached);
+        if (r < 0)
+                return log_error_errno(r, "Failed to start the agent: %m");
+
+        r = loop_run(m->agent.loop);
+        if (r < 0)
+                return log_error_errno(r, "Failed to wait for events: %m");
+
+        return 0;
+}
+
+/* PID 1: whatever goes wrong is said on the console and ends in a power off, never in a panic. */
+static _Noreturn void run_guest(Main *m) {
+        int port_fd, r;
+
+        boot_console();
+        log_open("wrenn-agent");
+        r = boot_system(&m->agent.layer_fd);
+        if (r >= 0) {
+                port_fd = link_open_port();
+                r = port_fd < 0 ? log_error_errno(port_fd, "Failed to open the control port: %m") :
+                                  serve(m, port_fd, /* detached= */ false);
+        }
+        if (r < 0)
+                log_error("The guest cannot go on, powering off.");
+
+        boot_poweroff(m->agent.layer_fd);
+        for (;;)
+                (void) pause();
+}
+
+/* The agent without a guest: serves the stream on an inherited socket. For tests of everything but the boot. */
+static int run_detached(Main *m, int argc, char *argv[]) {
+        static const struct option options[] = { { "fd", required_argument, NULL, 'f' }, {} };
+        int fd = -EBADF, c, r;
+
+        while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0)
+                if (c != 'f' || parse_int(optarg, &fd) < 0 || fd <= STDERR_FILENO)
+                        return EXIT_FAILURE;
+        if (fd < 0 || optind < argc) {
+                (void) fputs("wrenn-agent is PID 1 of a wrenn guest; elsewhere: wrenn-agent --fd=SOCKET\n", stderr);
+                return EXIT_FAILURE;
+        }
+
+        log_open("wrenn-agent");
+        r = fd_cloexec(fd, true);
+        if (r >= 0)
+                r = fd_nonblock(fd, true);
+        if (r >= 0)
+                r = serve(m, fd, /* detached= */ true);
+        main_done(m);
+        return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int argc, char *argv[]) {
+        Main m = { .agent = { .layer_fd = -EBADF }, .signal_fd = -EBADF };
+
+        if (getpid() == 1)
+                run_guest(&m);
+        return run_detached(&m, argc, argv);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The resources of the agent (docs/PROTOCOLS.md §3): one Request for each stream, a table of routes. */
+
+#include "shared/h2.h"
+
+/* Of a server session whose userdata is the Agent. */
+extern const H2Handlers request_handlers;
+
+/*
+ * Splits "/processes/<selector>/<verb>?<query>" after the prefix; the selector is percent-decoded. ret_verb: "" when there is none.
+ * -EINVAL for an empty selector or bad escapes.
+ */
+int request_parse_selector(const char *path, char **ret_selector, const char **ret_verb);
+/* The number of "signal=" in path's query, by number or name (TERM, SIGTERM); def when it is not there. -EINVAL. */
+int request_parse_signal(const char *path, int def);

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * Who a process of the API runs as: the guest's own /etc/passwd and /etc/group, read as text. The agent is static, so there is no NSS,
+ * and a file system without these files still has root.
+ */
+
+#include "basic/fault.h"
+#include "basic/macro.h"
+
+#define USER_GROUPS_MAX   256U
+#define USER_FILE_MAX     (1 * MIB)     /* /etc/passwd, /etc/group */
+
+typedef struct User {
+        char *name, *home;
+        uid_t uid;
+        gid_t gid;
+        gid_t groups[USER_GROUPS_MAX];  /* gid is the first */
+        size_t n_groups;
+} User;
+
+#define USER_NULL ((User) {})
+
+void user_done(User *u);
+
+/* Finds name (or a decimal uid) in the text of passwd(5). -ENOENT, -ENOMEM. Bad lines are skipped. groups: the gid only. */
+int user_parse_passwd(const char *text, const char *name, User *ret);
+/* Adds the groups of group(5) that have u's name as a member, up to USER_GROUPS_MAX. */
+void user_parse_group(const char *text, User *u);
+
+/* Both from the guest's files. FAULT_INVALID_ARGS when there is no such user; "root" always exists. */
+int user_find(const char *name, User *ret, Fault *reterr);
