@@ -31,4 +31,4 @@ int vmm_files_to_args(char *const *paths, char ***argv);
  * A short text that changes when one of the files does (inode, size, times); to know when to compute again. NULL on
  * out of memory; a file that is gone counts as changed.
  */
-char* vmm_files_stamp(char *const *paths);
+char *vmm_files_stamp(char *const *paths);

@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include "monitor/monitor.h"
+
+#include <string.h>
+
+#include "basic/fd.h"
+#include "basic/log.h"
+#include "basic/strings.h"
+#include "monitor/agent-link.h"
+#include "monitor/console.h"
+#include "monitor/passthrough.h"
+#include "monitor/process.h"
+#include "monitor/vmm.h"
+#include "shared/event.h"
+
+typedef enum MonitorState {
+        MONITOR_IDLE,
+        MONITOR_STARTING,
+        MONITOR_READY,
+        MONITOR_AGENT_LOST,
+        MONITOR_EXITED,
+        _MONITOR_STATE_MAX,
+} MonitorState;
+
+static const char *const state_names[_MONITOR_STATE_MAX] = {
+        [MONITOR_IDLE] = "idle",     [MONITOR_STARTING] = "starting",
+        [MONITOR_READY] = "ready",   [MONITOR_AGENT_LOST] = "agent-lost",
+        [MONITOR_EXITED] = "exited",
+};
+
+/* A process started by verb 'exec', and who is to be told that it runs. */
+typedef struct Exec {
+        Monitor *monitor;      /* weak: owns us */
+        GuestProcess *process; /* NULL: free place */
+        ControlReply *reply;   /* until it runs */
+} Exec;
+
+struct Monitor {
+        sd_event *event; /* weak: outlives us */
+        const char *id;
+        int exit_fd;
+        MonitorState state;
+        Control *control;
+        Passthrough *passthrough;
+        Console *console;
+        Vmm *vmm;
+        AgentLink *agent;
+        json_t *agent_info; /* NULL until it was ready once */
+        json_t *config;     /* as given, without the identity */
+        VmmEnd end;
+        ControlReply *start_reply;
+        Exec execs[GUEST_PROCESSES_MAX];
+        uint64_t started_usec, ready_usec, last_activity_usec; /* CLOCK_BOOTTIME */
+        bool activity_untold;
+        bool activity_pausing; /* an event went out less than MONITOR_ACTIVITY_USEC ago */
+        sd_event_source *activity_timer, *poweroff_timer, *farewell_timer, *farewell_source;
+};
+
+static uint64_t now_boottime(void) {
+        return now_usec(CLOCK_BOOTTIME);
+}
+
+/* Activity */
+
+static bool has_open_streams(const Monitor *m) {
+        if (passthrough_n_streams(m->passthrough) > 0)
+                return true;
+        for (size_t i = 0; i < ELEMENTSOF(m->execs); i++)
+                if (m->execs[i].process)
+                        return true;
+        return false;
+}
+
+static int on_activity_timer(sd_event_source *s, uint64_t usec, void *userdata);
+
+static void tell_activity(Monitor *m) {
+        _cleanup_json_ json_t *body = json_pack("{s:I}", "boottime_usec",
+                                                (json_int_t) m->last_activity_usec);
+
+        m->activity_untold = false;
+        m->activity_pausing = true;
+        if (body)
+                control_broadcast(m->control, CONTROL_EVENT_ACTIVITY, body);
+        (void) event_timer(m->event, &m->activity_timer, MONITOR_ACTIVITY_USEC, PRIORITY_STATS,
+                           on_activity_timer, m, "activity");
+}
+
+/* An open stream is activity as long as it is open. */
+static int on_activity_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        Monitor *m = userdata;
+
+        m->activity_pausing = false;
+        if (has_open_streams(m))
+                m->last_activity_usec = now_boottime();
+        else if (!m->activity_untold)
+                return 0;
+        tell_activity(m);
+        return 0;
+}
+
+static void on_activity(void *userdata) {
+        Monitor *m = userdata;
+
+        m->last_activity_usec = now_boottime();
+        m->activity_untold = true;
+        if (!m->activity_pausing)
+                tell_activity(m);
+}
+
+/* The end */
+
+static json_t *end_to_json(const VmmEnd *e) {
+        return json_pack("{s:s, s:s, s:s}", "reason", end_reason_to_string(e->reason), "status", e->status,
+                         "message", strempty(e->message));
+}
+
+static void write_exit_file(Monitor *m, json_t *end) {
+        _cleanup_free_ char *text = json_dumps(end, JSON_COMPACT);
+        int r;
+
+        if (m->exit_fd < 0)
+                return;
+        r = text ? write_all(m->exit_fd, text, strlen(text)) : -ENOMEM;
+        if (r < 0)
+                (void) log_capsule(m->id, LOG_WARNING, r, "Failed to write the exit file, ignoring: %m");
+}
+
+static int on_farewell(sd_event_source *s, void *userdata) {
+        Monitor *m = userdata;
+
+        return sd_event_exit(m->event, 0);
+}
+
+static int on_farewell_timer(sd_event_source *s, uint64_t usec, void *userdata) {
+        return on_farewell(s, userdata);
+}
+
+/* Leaves as soon as nothing else is to be done, or when a peer takes too long. */
+static void monitor_leave(Monitor *m) {
+        (void) event_timer(m->event, &m->farewell_timer, MONITOR_FAREWELL_USEC, PRIORITY_VMM,
+                           on_farewell_timer, m, "farewell-limit");
+        if (event_defer(m->event, &m->farewell_source, PRIORITY_GC, on_farewell, m) < 0)
+                (void) sd_event_exit(m->event, 0);
+}
+
+static void drop_agent(Monitor *m) {
+        passthrough_set_agent(m->passthrough, NULL);
+        m->agent = agent_link_free(m->agent);
+}
+
+static void on_vmm_exited(Vmm *v, VmmEnd *end, void *userdata) {
+        _cleanup_json_ json_t *body = NULL;
+        Monitor *m = userdata;
+
+        m->state = MONITOR_EXITED;
+        m->end = *end;
+        *end = (VmmEnd) {};
+        m->poweroff_timer = event_source_free(m->poweroff_timer);
+        console_drain(m->console);
+        drop_agent(m);
+        m->vmm = vmm_free(v);
+
+        (void) log_capsule(m->id, m->end.reason == END_VMM_CRASH ? LOG_WARNING : LOG_INFO, 0,
+                           "The VMM ended with %s (%s).%s%s", m->end.status,
+                           end_reason_to_string(m->end.reason), m->end.message ? " " : "",
+                           strempty(m->end.message));
+        body = end_to_json(&m->end);
+        if (body) {
+                write_exit_file(m, body);
+                control_broadcast(m->control, CONTROL_EVENT_EXITED, body);
+        }
+        monitor_leave(m);
+}
+
+/* Agent */
+
+static void on_agent_ready(AgentLink *l, json_t *info, void *userdata) {
+        _cleanup_json_ json_t *body = NULL;
+        Monitor *m = userdata;
+
+        m->state = MONITOR_READY;
+        m->ready_usec = now_boottime();
+        m->last_activity_usec = m->ready_usec;
+        if (m->agent_info)
+                json_decref(m->agent_info);
+        m->agent_info = json_incref(info);
+        passthrough_set_agent(m->passthrough, l);
+
+        (void) log_capsule(m->id, LOG_INFO, 0, "The agent is ready after %llu ms.",
+                           (unsigned long long) ((m->ready_usec - m->started_usec) / USEC_PER_MSEC));
+        body = json_pack("{s:I, s:O}", "boot_usec", (json_int_t) (m->ready_usec - m->started_usec), "agent",
+                         info);
+        if (body)
+                control_broadcast(m->control, CONTROL_EVENT_READY, body);
+}
+
+static void on_agent_lost(AgentLink *l, const char *text, void *userdata) {
+        _cleanup_json_ json_t *body = json_pack("{s:s}", "message", text);
+        Monitor *m = userdata;
+
+        m->state = MONITOR_AGENT_LOST;
+        (void) log_capsule(m->id, LOG_WARNING, 0, "%s", text);
+        if (body)
+                control_broadcast(m->control, CONTROL_EVENT_AGENT_LOST, body);
+}
+
+static const AgentLinkHandlers agent_handlers = {
+        .on_ready = on_agent_ready,
+        .on_lost = on_agent_lost,
+};
+
+/* Start */
+
+static void on_vmm_started(Vmm *v, int r, const Fault *fault, void *userdata) {
+        _cleanup_json_ json_t *ok = NULL;
+        Monitor *m = userdata;
+        ControlReply *reply = TAKE_PTR(m->start_reply);
+
+        if (!reply)
+                return;
+        if (r < 0) {
+                control_reply_fault(reply, fault);
+                return;
+        }
+        ok = json_pack("{s:i}", "vmm_pid", (int) v->ops->pid(v));
+        control_reply_ok(reply, ok, NULL, 0);
+}
+
+static const VmmHandlers vmm_handlers = {
+        .on_started = on_vmm_started,
+        .on_exited = on_vmm_exited,
+};
+
+static int attach_streams(Monitor *m, json_t *identity, Fault *reterr) {
+        _cleanup_close_ int agent_fd = m->vmm->ops->take_agent_fd(m->vmm),
+                            console_fd = m->vmm->ops->take_console_fd(m->vmm);
+        int r;
+
+        r = console_attach(m->console, console_fd);
+        if (r < 0)
+                return fault_set_errno(reterr, r, "Failed to attach the console");
+        (void) TAKE_FD(console_fd);
+        r = agent_link_new(m->event, agent_fd, identity, &agent_handlers, m, &m->agent);
+        if (r < 0)
+                return fault_set_errno(reterr, r, "Failed to attach the agent");
+        (void) TAKE_FD(agent_fd);
+        return 0;
+}
+
+static int monitor_start(Monitor *m, json_t *message, int *tap_fd, Fault *reterr) {
+        _cleanup_(vmm_config_done) VmmConfig config = {};
+        _cleanup_json_ json_t *shown = NULL;
+        int r;
+
+        if (m->state != MONITOR_IDLE)
+                return fault_set(reterr, FAULT_INVALID_STATE, "The VMM was started already.");
+        r = vmm_config_parse(json_object_get(message, "config"), &config, reterr);
+        if (r < 0)
+                return r;
+        shown = json_copy(json_object_get(message, "config"));
+        if (!shown)
+                return fault_set(reterr, FAULT_NO_MEMORY, "Out of memory.");
+        (void) json_object_del(shown, "identity");
+
+        r = vmm_ops_find(config.backend)
+                            ->start(m->event, &config, *tap_fd, &vmm_handlers, m, &m->vmm, reterr);
+        if (r < 0)
+                return r;
+        *tap_fd = -EBADF;
+        m->started_usec = now_boottime();
+        m->last_activity_usec = m->started_usec;
+        r = attach_streams(m, config.identity, reterr);
+        if (r < 0) {
+                m->vmm = vmm_free(m->vmm);
+                return r;
+        }
+        m->config = TAKE_PTR(shown);
+        m->state = MONITOR_STARTING;
+        return 0;
+}
+
+void monitor_verb_start(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        int none = -EBADF, r;
+
+        r = monitor_start(m, message, n_fds > 0 ? &fds[0] : &none, &fault);
+        if (r < 0)
+                control_reply_fault(reply, &fault);
+        else
+                m->start_reply = reply;
+}
+
+/* Stop */
+
+static int on_poweroff_timeout(sd_event_source *s, uint64_t usec, void *userdata) {
+        Monitor *m = userdata;
+
+        if (m->vmm)
+                (void) m->vmm->ops->kill(m->vmm, END_USER);
+        return 0;
+}
+
+/* A guest whose agent does not answer has nothing to say about its end. */
+static void monitor_poweroff(Monitor *m, uint64_t timeout_usec) {
+        if (!m->vmm) {
+                if (m->state == MONITOR_IDLE)
+                        monitor_leave(m);
+                return;
+        }
+        m->vmm->ops->expect_exit(m->vmm, END_USER);
+        if (timeout_usec == 0 || !agent_link_is_ready(m->agent) || agent_link_poweroff(m->agent) < 0 ||
+            event_timer(m->event, &m->poweroff_timer, timeout_usec, PRIORITY_VMM, on_poweroff_timeout, m,
+                        "poweroff") < 0)
+                (void) m->vmm->ops->kill(m->vmm, END_USER);
+}
+
+void monitor_terminate(Monitor *m) {
+        monitor_poweroff(m, MONITOR_SIGTERM_USEC);
+}
+
+static void reply_empty(ControlReply *reply) {
+        _cleanup_json_ json_t *ok = json_object();
+
+        control_reply_ok(reply, ok, NULL, 0);
+}
+
+void monitor_verb_poweroff(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        json_int_t timeout_usec = json_integer_value(json_object_get(message, "timeout_usec"));
+
+        reply_empty(reply);
+        monitor_poweroff(m, timeout_usec > 0 ? (uint64_t) timeout_usec : 0);
+}
+
+void monitor_verb_kill(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        const char *name = json_string_value(json_object_get(message, "reason"));
+        EndReason reason = name ? end_reason_from_string(name) : END_USER;
+
+        if (reason <= END_NONE) {
+                _cleanup_(fault_done) Fault fault = FAULT_NULL;
+
+                (void) fault_set(&fault, FAULT_INVALID_ARGS, "reason: there is no such reason.");
+                control_reply_fault(reply, &fault);
+                return;
+        }
+        reply_empty(reply);
+        if (m->vmm)
+                (void) m->vmm->ops->kill(m->vmm, reason);
+        else if (m->state == MONITOR_IDLE)
+                monitor_leave(m);
+}
+
+/* Describe */
+
+static json_t *maybe(json_t *v) {
+        return v ? json_incref(v) : json_null();
+}
+
+void monitor_verb_describe(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        _cleanup_json_ json_t *ok = NULL;
+        uint64_t activity = has_open_streams(m) ? now_boottime() : m->last_activity_usec;
+
+        ok = json_pack("{s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "id", m->id, "state",
+                       state_names[m->state], "vmm_pid", m->vmm ? (int) m->vmm->ops->pid(m->vmm) : 0,
+                       "started_boottime_usec", (json_int_t) m->started_usec, "ready_boottime_usec",
+                       (json_int_t) m->ready_usec, "last_activity_boottime_usec", (json_int_t) activity,
+                       "console_dropped_bytes", (json_int_t) console_dropped_bytes(m->console), "config",
+                       maybe(m->config), "agent", maybe(m->agent_info), "exit",
+                       m->state == MONITOR_EXITED ? end_to_json(&m->end) : json_null());
+        if (!ok) {
+                _cleanup_(fault_done) Fault fault = FAULT_NULL;
+
+                (void) fault_set(&fault, FAULT_NO_MEMORY, "Out of memory.");
+                control_reply_fault(reply, &fault);
+                return;
+        }
+        control_reply_ok(reply, ok, NULL, 0);
+}
+
+/* Exec */
+
+static void exec_clear(Exec *x) {
+        x->process = guest_process_free(x->process);
+        x->reply = NULL;
+}
+
+static void on_exec_started(GuestProcess *g, int r, uint32_t pid, const char *tag, int fds[static 3],
+                            const Fault *fault, void *userdata) {
+        _cleanup_json_ json_t *ok = NULL;
+        Exec *x = userdata;
+        ControlReply *reply = TAKE_PTR(x->reply);
+        size_t first = fds[0] >= 0 ? 0 : 1;
+
+        if (r < 0) {
+                control_reply_fault(reply, fault);
+                exec_clear(x);
+                return;
+        }
+        ok = json_pack("{s:I, s:s}", "pid", (json_int_t) pid, "tag", tag);
+        control_reply_ok(reply, ok, fds + first, 3 - first);
+}
+
+static void on_exec_exited(GuestProcess *g, uint32_t pid, const char *tag, const GuestProcessEnd *end,
+                           void *userdata) {
+        _cleanup_json_ json_t *body = NULL;
+        Exec *x = userdata;
+        Monitor *m = x->monitor;
+
+        body = json_pack("{s:I, s:s, s:I, s:I, s:s}", "pid", (json_int_t) pid, "tag", tag, "exit_code",
+                         (json_int_t) end->exit_code, "signal", (json_int_t) end->signal, "reason",
+                         end->reason);
+        if (body)
+                control_broadcast(m->control, CONTROL_EVENT_PROCESS_EXITED, body);
+        exec_clear(x);
+        on_activity(m);
+}
+
+static const GuestProcessHandlers exec_handlers = {
+        .on_started = on_exec_started,
+        .on_exited = on_exec_exited,
+};
+
+static int monitor_exec(Monitor *m, json_t *message, ControlReply *reply, Fault *reterr) {
+        _cleanup_(guest_process_spec_done) GuestProcessSpec spec = {};
+        Exec *x = NULL;
+        int r;
+
+        r = guest_process_spec_parse(message, &spec, reterr);
+        if (r < 0)
+                return r;
+        if (!m->agent)
+                return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is not running.");
+        for (size_t i = 0; i < ELEMENTSOF(m->execs) && !x; i++)
+                if (!m->execs[i].process)
+                        x = &m->execs[i];
+        if (!x)
+                return fault_set(reterr, FAULT_QUOTA_EXCEEDED,
+                                 "More than %u processes were started this way.", GUEST_PROCESSES_MAX);
+
+        r = guest_process_start(m->event, m->agent, &spec, &exec_handlers, x, &x->process, reterr);
+        if (r < 0)
+                return r;
+        x->reply = reply;
+        on_activity(m);
+        return 0;
+}
+
+void monitor_verb_exec(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+
+        if (monitor_exec(m, message, reply, &fault) < 0)
+                control_reply_fault(reply, &fault);
+}
+
+void monitor_verb_console(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        _cleanup_json_ json_t *ok = json_object();
+        _cleanup_close_ int fd = -EBADF;
+        int r;
+
+        r = console_open_reader(m->console, &fd);
+        if (r == -EMFILE)
+                (void) fault_set(&fault, FAULT_QUOTA_EXCEEDED, "More than %u readers of the console.",
+                                 CONSOLE_READERS_MAX);
+        else if (r < 0)
+                (void) fault_set_errno(&fault, r, "Failed to open the console");
+        if (r < 0)
+                control_reply_fault(reply, &fault);
+        else
+                control_reply_ok(reply, ok, &fd, 1);
+}
+
+/* Life */
+
+Control *monitor_control(Monitor *m) {
+        return m->control;
+}
+
+int monitor_new(sd_event *e, const char *id, const MonitorFds *fds, Monitor **ret) {
+        Monitor *m;
+        int r;
+
+        m = malloc(sizeof(Monitor));
+        if (!m)
+                return -ENOMEM;
+        *m = (Monitor) { .event = e, .id = id, .exit_fd = -EBADF };
+        for (size_t i = 0; i < ELEMENTSOF(m->execs); i++)
+                m->execs[i].monitor = m;
+
+        r = console_new(e, fds->console, &m->console);
+        if (r >= 0)
+                r = passthrough_new(e, fds->data, on_activity, m, &m->passthrough);
+        if (r >= 0)
+                r = control_new(e, fds->control, m, &m->control);
+        if (r < 0) {
+                (void) monitor_free(m);
+                return r;
+        }
+        m->exit_fd = fds->exit;
+        *ret = m;
+        return 0;
+}
+
+Monitor *monitor_free(Monitor *m) {
+        if (!m)
+                return NULL;
+
+        m->activity_timer = event_source_free(m->activity_timer);
+        m->poweroff_timer = event_source_free(m->poweroff_timer);
+        m->farewell_timer = event_source_free(m->farewell_timer);
+        m->farewell_source = event_source_free(m->farewell_source);
+        for (size_t i = 0; i < ELEMENTSOF(m->execs); i++)
+                exec_clear(&m->execs[i]);
+        if (m->passthrough)
+                drop_agent(m);
+        m->passthrough = passthrough_free(m->passthrough);
+        m->vmm = vmm_free(m->vmm);
+        m->console = console_free(m->console);
+        m->control = control_free(m->control);
+        if (m->agent_info)
+                json_decref(m->agent_info);
+        if (m->config)
+                json_decref(m->config);
+        vmm_end_done(&m->end);
+        (void) close_fd(m->exit_fd);
+        free(m);
+        return NULL;
+}
