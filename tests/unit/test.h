@@ -55,6 +55,12 @@ void test_register(const char *name, void (*function)(void **state));
                         fail_msg("%s is %jd, expected %jd", #x, x_, y_);                                                \
         } while (0)
 
+#define ASSERT_PTR(x, y)                                                                                                \
+        do {                                                                                                            \
+                if ((const void *) (x) != (const void *) (y))                                                           \
+                        fail_msg("%s is not %s", #x, #y);                                                               \
+        } while (0)
+
 /* 0 or more */
 #define ASSERT_OK(x)                                                                                                    \
         do {                                                                                                            \
