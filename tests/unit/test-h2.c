@@ -97,8 +97,12 @@ static bool carry(Side *from, Side *to) {
 }
 
 static void pump(Side *a, Side *b) {
-        while (carry(a, b) | carry(b, a))
-                ;
+        for (;;) {
+                bool there = carry(a, b), back = carry(b, a);
+
+                if (!there && !back)
+                        return;
+        }
 }
 
 static void pair(Side *client, Side *server, const H2Limits *limits) {
