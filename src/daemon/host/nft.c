@@ -99,7 +99,8 @@ static char *slot_ingress(const NftAddresses *a) {
                              "    ip daddr 127.0.0.0/8 counter name loopback drop\n"
                              "    ip daddr 224.0.0.0-255.255.255.255 counter name multicast drop\n"
                              "    ip daddr @private4 counter name private drop\n"
-                             "    counter name world accept\n"
+                             "    ip saddr %2$s ip daddr != @private4 counter name world accept\n"
+                             "    counter name other drop\n" /* too short to hold an address: no rule matched */
                              "  }\n",
                              GUEST_MAC, GUEST_ADDRESS4, GUEST_GATEWAY4, a->pool, GUEST_TAP_IFNAME);
 }
