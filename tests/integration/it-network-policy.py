@@ -4,7 +4,7 @@
 
 Runs as root in network namespaces of its own: a "host" with slots made by the real code (slot-tool), an internet with a
 metadata service, a LAN, a neighbour's slot. A guest is either raw frames written to the slot's tap or a namespace with a
-network stack of its own behind it. Usage: it-network-policy.py SLOT-TOOL [BUILD-ROOT]; TAP output, exit 1 on failure.
+network stack of its own behind it. Usage: it-network-policy.py [SLOT-TOOL]; TAP output, exit 1 on failure.
 """
 import contextlib
 import ctypes
@@ -843,7 +843,8 @@ def test_end_leaves_only_the_resolver(w):
 
 
 def main():
-    tool, root = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else os.path.dirname(os.path.abspath(__file__)) + "/../.."
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+    tool = sys.argv[1] if len(sys.argv) > 1 else root + "/build/tests/lib/slot-tool"
     if os.geteuid() != 0:
         print("1..0 # SKIP needs root")
         return 77
