@@ -76,6 +76,7 @@
 #define BUS_PENDING_MAX         256U
 #define JOBS_MAX                16U
 #define KEYS_MAX                4096U
+#define KEY_SCOPES_MAX          16U
 #define TEMPLATES_MAX           1024U
 #define CAPSULES_MAX            1000U           /* alive, default of MaxCapsules= */
 #define CAPSULES_STOPPED_MAX    256U            /* records of destroyed capsules that GET still shows */
@@ -96,3 +97,14 @@
 #define IMPORT_DISK_FREE_MIN    (512 * MIB)     /* left on the host's disk */
 #define TEMPLATE_PACKAGES_MAX   512U
 #define TEMPLATE_PATHS_MAX      64U             /* patterns */
+#define TEMPLATE_TEXT_LEN_MAX   256U            /* a description, a pattern, a package */
+
+/* jobs of wrenn-worker */
+#define WORKER_LINE_MAX         (512 * KIB)     /* one line of its stdout: the result lists all packages */
+#define WORKER_REQUEST_MAX      (128 * KIB)     /* must fit into a socket's buffer */
+#define WORKER_STEP_LEN_MAX     128U
+#define JOB_UID_FIRST           1900131072U     /* the user namespace of a job, clear of UIDRange= */
+#define JOB_UID_COUNT           65536U
+#define JOB_MEMORY_MAX          (4 * GIB)
+#define JOB_RUNTIME_MAX_USEC    (3600 * USEC_PER_SEC)
+#define JOB_ORPHANS_MAX         64U

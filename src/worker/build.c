@@ -67,9 +67,9 @@ static void build_done(Build *b) {
         strv_free(b->apt_kept);
 }
 
-/* [a-z0-9][a-z0-9+.:=~-]*: a package, perhaps with version or architecture; what apt would take for an option or a file is none. */
+/* What apt would take for an option or a file is no package. */
 static bool package_is_valid(const char *s) {
-        return ((*s >= 'a' && *s <= 'z') || (*s >= '0' && *s <= '9')) &&
+        return *s != '\0' && *s != '-' && *s != '.' &&
                s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.:=~-_")] == '\0';
 }
 

@@ -7,14 +7,12 @@
 
 #include "basic/fd.h"
 #include "basic/files.h"
-#include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/sha256.h"
 #include "basic/strings.h"
 
 #include "worker/image.h"
 #include "worker/run.h"
-#include "worker/worker.h"
 
 /* The same for all: nothing mounts a template by UUID, and an image shall depend on its contents only. */
 #define IMAGE_UUID "77726e6e-0000-4000-8000-000000000001"
@@ -152,37 +150,4 @@ int image_pack(const char *root, const char *directory, const char *compression,
         if (r < 0)
                 return r;
         return image_finish(dir_fd, ret, reterr);
-}
-
-int worker_make_layer(json_t *request, const WorkerProgress *progress, json_t **ret, Fault *reterr) {
-        _cleanup_free_ char *tmp = NULL;
-        _cleanup_close_ int fd = -EBADF;
-        const char *path;
-        json_int_t size;
-        int r;
-
-        if (json_unpack(request, "{s:s, s:I}", "path", &path, "size_bytes", &size) < 0)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "make-layer: expected path and size_bytes.");
-        if (size < (json_int_t) DISK_BYTES_MIN || size > (json_int_t) DISK_BYTES_MAX || size % DISK_BYTES_STEP != 0)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "size_bytes: expected a multiple of 4096 from 64M to 2T.");
-
-        worker_progress(progress, 0, "Making an empty disk");
-        tmp = strjoin(path, ".tmp");
-        if (!tmp)
-                return fault_set_errno(reterr, -ENOMEM, "Failed to make an empty disk");
-        fd = open(tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0 || ftruncate(fd, size) < 0)
-                return fault_set_errno(reterr, -errno, "Failed to make '%s'", tmp);
-
-        /* No reserved blocks: the guest has one user who matters; tables are written lazily, in the sparse file they are zero anyway. */
-        r = run_tool((char *[]) { (char *) "mke2fs", (char *) "-q", (char *) "-F", (char *) "-t", (char *) "ext4", (char *) "-m", (char *) "0",
-                                  (char *) "-E", (char *) "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", tmp, NULL },
-                     /* options= */ NULL, reterr);
-        if (r < 0)
-                return r;
-        if (fsync(fd) < 0 || rename(tmp, path) < 0)
-                return fault_set_errno(reterr, -errno, "Failed to finish '%s'", path);
-
-        *ret = json_pack("{s:I}", "size", size);
-        return *ret ? 0 : fault_set_errno(reterr, -ENOMEM, "Failed to finish '%s'", path);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The images a job leaves behind: a read-only EROFS of a tree, an empty ext4 layer; and the scratch directory they are made in. */
+/* The image a job leaves behind, a read-only EROFS of a tree, and the scratch directory they are made in. */
 
 #include <jansson.h>
 
@@ -29,7 +29,3 @@ void scratch_done(Scratch *s);
  * stays, and a rebuild gives the same image. ret: {"rootfs","size","digest"}, the caller's.
  */
 int image_pack(const char *root, const char *directory, const char *compression, int64_t started_sec, json_t **ret, Fault *reterr);
-
-/* Job "make-layer": an empty sparse ext4. Request: "path", "size_bytes". Result: {"size"}. */
-struct WorkerProgress;
-int worker_make_layer(json_t *request, const struct WorkerProgress *progress, json_t **ret, Fault *reterr);

@@ -15,7 +15,6 @@
 #include "shared/json-field.h"
 
 #include "worker/build.h"
-#include "worker/image.h"
 #include "worker/import.h"
 #include "worker/worker.h"
 
@@ -28,7 +27,6 @@ static const struct {
 } jobs[] = {
         { "build-template", worker_build_template },
         { "import-template", worker_import_template },
-        { "make-layer", worker_make_layer },
 };
 
 typedef struct Reporter {

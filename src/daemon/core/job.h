@@ -3,8 +3,8 @@
 
 /*
  * Long work that a user sees: a template built or imported, the guest's kernel prepared. A job runs wrenn-worker as
- * wrenn-job-<n>.service, a few at a time, the others wait; a build or import begins with the kernel when there is none
- * or the agent in it is an old one. What the worker makes lies in templates/.new-<id> until it is complete; then it is
+ * wrenn-job-<n>.service, one at a time, the others wait; a build or import begins with the kernel (wrenn-job-<n>-kernel.service)
+ * when there is none or the agent in it is an old one. What the worker makes lies in templates/.new-<id> until it is complete; then it is
  * taken over at once or, after a failure or cancel, removed. Jobs do not outlive wrennd: units of an earlier life are stopped.
  */
 

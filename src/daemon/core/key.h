@@ -22,6 +22,7 @@ struct Key {
         char *scopes;           /* separated by blanks; "": all */
         uint64_t created_usec;
         uint64_t last_used_usec;
+        uint64_t stored_used_usec;      /* what the store knows of it */
 };
 
 /*

@@ -19,6 +19,7 @@ typedef struct Capsule Capsule;
 typedef struct Template Template;
 typedef struct Key Key;
 typedef struct Job Job;
+typedef struct JobQueue JobQueue;
 typedef struct Manager Manager;
 typedef struct Systemd Systemd;
 typedef struct SlotPool SlotPool;
@@ -69,6 +70,7 @@ struct Manager {
         Hashmap *keys;                  /* id -> Key */
         Hashmap *keys_by_hash;          /* hex sha256 -> Key */
         Hashmap *jobs;                  /* "<n>" -> Job */
+        JobQueue *job_queue;            /* which of them runs */
         uint32_t last_job_id;
 
         SlotPool *slots;

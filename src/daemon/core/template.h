@@ -30,6 +30,7 @@ typedef struct Template {
         char **env;                     /* "NAME=value" */
         bool platform;                  /* built from templates.d */
         bool hidden;
+        bool loaded_hidden;             /* found so at start-up: holds a reference until the sweep */
         uint64_t size_bytes;
         uint64_t created_usec;
         uint32_t default_vcpus;         /* 0: the configuration's, as the next */
