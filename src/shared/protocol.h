@@ -15,6 +15,7 @@
 #define GUEST_GATEWAY4          "169.254.0.22"
 #define GUEST_PREFIXLEN4        30U
 #define GUEST_MAC               "06:00:00:00:00:02"
+#define GUEST_GATEWAY_MAC       "06:00:00:00:00:01"     /* in every slot, so that a restored guest's neighbour cache holds */
 #define GUEST_IFNAME            "eth0"
 #define GUEST_TAP_IFNAME        "tap0"                  /* in the slot's netns */
 

@@ -155,9 +155,17 @@ static int settings_apply(struct rtnl_link *change, const LinkSettings *settings
         };
         int r = 0;
 
+        if (settings->mac) {
+                _cleanup_(nl_addr_putp) struct nl_addr *mac = NULL;
+
+                r = nl_addr_parse(settings->mac, AF_LLC, &mac);
+                if (r < 0)
+                        return nl_to_errno(r);
+                rtnl_link_set_addr(change, mac);
+        }
         if (settings->up)
                 rtnl_link_set_flags(change, IFF_UP);
-        if (settings->forward)
+        if (settings->forward && r >= 0)
                 r = rtnl_link_inet_set_conf(change, IPV4_DEVCONF_FORWARDING, 1);
         for (size_t i = 0; settings->strict && i < ELEMENTSOF(strict) && r >= 0; i++)
                 r = rtnl_link_inet_set_conf(change, strict[i].conf, strict[i].value);

@@ -20,6 +20,7 @@ DEFINE_CLEANUP(LinkSocket, link_socket_free)
 
 /* What link_set() sets; all else stays. A request the kernel refuses may have changed a part. */
 typedef struct LinkSettings {
+        const char *mac; /* "06:00:…", NULL: stays */
         bool up;
         bool forward; /* IPv4 packets that come in here are forwarded (net.ipv4.conf.<link>.forwarding) */
         bool strict;  /* rp_filter=1, arp_ignore=1, no redirects in or out, no source routes */

@@ -77,31 +77,33 @@ static char *host_chains(const NftAddresses *a) {
 
 /* What the guest sends, before anything else in the kernel sees it. */
 static char *slot_ingress(const NftAddresses *a) {
-        return asprintf_null("  chain resolver {\n"
-                             "    limit rate 100/second burst 300 packets counter name dns accept\n"
-                             "    counter name dns_rate drop\n"
-                             "  }\n"
-                             "  chain ingress {\n"
-                             "    type filter hook ingress device \"%5$s\" priority -500; policy drop;\n"
-                             "    ether saddr != %1$s counter name mac drop\n"
-                             "    ether type { 8021q, 8021ad } counter name tagged drop\n"
-                             "    ether type arp arp htype 1 arp ptype ip arp operation { request, reply }"
-                             " arp saddr ether %1$s arp saddr ip %2$s"
-                             " limit rate 50/second burst 50 packets counter name arp_good accept\n"
-                             "    ether type arp counter name arp_bad drop\n"
-                             "    ether type ip6 counter name ipv6 drop\n"
-                             "    ether type != ip counter name other drop\n"
-                             "    ip saddr != %2$s counter name source drop\n"
-                             "    ip daddr %3$s meta l4proto { tcp, udp } th dport 53 jump resolver\n"
-                             "    ip daddr %3$s counter name gateway drop\n"
-                             "    ip daddr @metadata4 counter name metadata drop\n"
-                             "    ip daddr %4$s counter name capsules drop\n"
-                             "    ip daddr 127.0.0.0/8 counter name loopback drop\n"
-                             "    ip daddr 224.0.0.0-255.255.255.255 counter name multicast drop\n"
-                             "    ip daddr @private4 counter name private drop\n"
-                             "    counter name world accept\n"
-                             "  }\n",
-                             GUEST_MAC, GUEST_ADDRESS4, GUEST_GATEWAY4, a->pool, GUEST_TAP_IFNAME);
+        return asprintf_null(
+                        "  chain resolver {\n"
+                        "    limit rate 100/second burst 300 packets counter name dns accept\n"
+                        "    counter name dns_rate drop\n"
+                        "  }\n"
+                        "  chain ingress {\n"
+                        "    type filter hook ingress device \"%5$s\" priority -500; policy drop;\n"
+                        "    ether saddr != %1$s counter name mac drop\n"
+                        "    ether type { 8021q, 8021ad } counter name tagged drop\n"
+                        "    ether type arp arp htype 1 arp ptype ip arp operation { request, reply }"
+                        " arp saddr ether %1$s arp saddr ip %2$s"
+                        " limit rate 50/second burst 50 packets counter name arp_good accept\n"
+                        "    ether type arp counter name arp_bad drop\n"
+                        "    ether type ip6 counter name ipv6 drop\n"
+                        "    ether type != ip counter name other drop\n"
+                        "    ip saddr != %2$s counter name source drop\n"
+                        "    ip daddr %3$s meta l4proto { tcp, udp } th dport 53 jump resolver\n"
+                        "    ip daddr %3$s counter name gateway drop\n"
+                        "    ip daddr @metadata4 counter name metadata drop\n"
+                        "    ip daddr %4$s counter name capsules drop\n"
+                        "    ip daddr 127.0.0.0/8 counter name loopback drop\n"
+                        "    ip daddr 224.0.0.0-255.255.255.255 counter name multicast drop\n"
+                        "    ip daddr @private4 counter name private drop\n"
+                        "    ip saddr %2$s ip daddr != @private4 counter name world accept\n"
+                        "    counter name other drop\n" /* too short to hold an address: no rule matched */
+                        "  }\n",
+                        GUEST_MAC, GUEST_ADDRESS4, GUEST_GATEWAY4, a->pool, GUEST_TAP_IFNAME);
 }
 
 /* NAT, and what is forwarded. Nothing in the namespace itself speaks or is spoken to. */

@@ -150,6 +150,9 @@ static int pool_next_index(SlotPool *p, unsigned *ret) {
 static int slot_build_inside(Slot *s, Fault *reterr) {
         static const LinkSettings loopback = { .up = true, .no_ipv6 = true };
         static const LinkSettings router = { .up = true, .forward = true, .strict = true, .no_ipv6 = true };
+        static const LinkSettings gateway_end = {
+                .mac = GUEST_GATEWAY_MAC, .up = true, .forward = true, .strict = true, .no_ipv6 = true
+        };
         const SlotPool *p = s->pool;
         _cleanup_(link_socket_freep) LinkSocket *links = NULL;
         char host_name[32];
@@ -180,7 +183,7 @@ static int slot_build_inside(Slot *s, Fault *reterr) {
             (r = link_find(links, UPLINK_IFNAME, &uplink)) < 0 ||
             (r = link_add_address(links, tap, gateway, GUEST_PREFIXLEN4)) < 0 ||
             (r = link_add_address(links, uplink, slot_own_end(s), 31)) < 0 ||
-            (r = link_set(links, lo, &loopback)) < 0 || (r = link_set(links, tap, &router)) < 0 ||
+            (r = link_set(links, lo, &loopback)) < 0 || (r = link_set(links, tap, &gateway_end)) < 0 ||
             (r = link_set(links, uplink, &router)) < 0)
                 return r;
 
