@@ -55,7 +55,7 @@ void scratch_done(Scratch *s) {
         *s = SCRATCH_NULL;
 }
 
-/* Newest time stamp in the tree that is older than limit. */
+/* Newest time stamp in the tree that is not younger than limit; limit when there is none. */
 static int newest_before(const char *root, int64_t limit, int64_t *ret) {
         char *paths[] = { (char *) root, NULL };
         int64_t newest = 0;
@@ -69,13 +69,13 @@ static int newest_before(const char *root, int64_t limit, int64_t *ret) {
 
         errno = 0;
         while ((e = fts_read(fts)))
-                if (e->fts_info != FTS_DP && e->fts_statp && e->fts_statp->st_mtime < limit)
+                if (e->fts_info != FTS_DP && e->fts_statp && e->fts_statp->st_mtime <= limit)
                         newest = MAX(newest, (int64_t) e->fts_statp->st_mtime);
         r = -errno;
         (void) fts_close(fts);
         if (r < 0)
                 return r;
-        *ret = newest;
+        *ret = newest > 0 ? newest : limit;
         return 0;
 }
 

@@ -25,7 +25,7 @@ void scratch_done(Scratch *s);
 
 /*
  * Packs the tree 'root' into <directory>/rootfs.erofs, under a temporary name first, synced. compression: "none", "lz4" or "lz4hc".
- * Time stamps later than the newest one older than started_sec (the job's start) become that one: what the packages brought
+ * Time stamps younger than started_sec (the job's start) become the newest one that is not: what the packages brought
  * stays, and a rebuild gives the same image. ret: {"rootfs","size","digest"}, the caller's.
  */
 int image_pack(const char *root, const char *directory, const char *compression, int64_t started_sec, json_t **ret, Fault *reterr);
