@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The limits that must fit each other. That each is enforced is tested where it is. */
+
+#include "basic/limits.h"
+#include "tests/unit/test.h"
+
+TEST(limits_fit_each_other) {
+        /* a capsule's id with its prefix; a name fits a path component with room for suffixes */
+        ASSERT_EQ(CAPSULE_ID_LEN, 3 + 25);
+        ASSERT_TRUE(NAME_MAX_LEN < 200);
+
+        /* what a client may send must get through every hop behind it */
+        ASSERT_TRUE(HTTP_EXEC_BODY_MAX <= AGENT_JSON_MAX);
+        ASSERT_TRUE(HTTP_EXEC_BODY_MAX >= 2 * ARGV_ENV_BYTES_MAX);
+        ASSERT_TRUE(HTTP_URI_MAX < HTTP_HEADER_BLOCK_MAX);
+
+        /* one stream must not starve the others of a connection, one message must fit its queue */
+        ASSERT_TRUE(H2_QUEUE_BYTES_MAX >= H2_WINDOW_BYTES);
+        ASSERT_TRUE(16 * H2_WINDOW_BYTES <= INT32_MAX);
+        ASSERT_TRUE(JSON_MESSAGE_MAX < JSON_QUEUE_MAX);
+        ASSERT_TRUE(QMP_MESSAGE_MAX < JSON_QUEUE_MAX);
+        ASSERT_TRUE(JSON_FDS_MAX <= 253); /* SCM_MAX_FD */
+
+        ASSERT_TRUE(VCPUS_MIN <= VCPUS_MAX && MEMORY_BYTES_MIN < MEMORY_BYTES_MAX && DISK_BYTES_MIN < DISK_BYTES_MAX);
+        ASSERT_EQ(DISK_BYTES_MIN % DISK_BYTES_STEP, 0);
+}
