@@ -120,7 +120,8 @@ static int unix_address(int dir_fd, const char *name, struct sockaddr_un *ret) {
         if (dir_fd == AT_FDCWD)
                 n = snprintf(address.sun_path, sizeof(address.sun_path), "%s", name);
         else
-                n = snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%i/%s", dir_fd, name);
+                n = snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%i/%s", dir_fd,
+                             name);
         if (n < 0 || (size_t) n >= sizeof(address.sun_path))
                 return -ENAMETOOLONG;
 
@@ -145,7 +146,8 @@ int unix_listen(int dir_fd, const char *name, int type, mode_t mode, int backlog
         if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) >= 0 && S_ISSOCK(st.st_mode))
                 (void) unlinkat(dir_fd, name, 0);
 
-        /* bind(2) makes the file with the socket's own mode less the umask: never wider than asked, not even for a moment */
+        /* bind(2) makes the file with the socket's own mode less the umask: never wider than asked, not even
+         * for a moment */
         if (fchmod(fd, mode) < 0)
                 return -errno;
         if (bind(fd, (const struct sockaddr *) &address, sizeof(address)) < 0)

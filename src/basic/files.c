@@ -194,7 +194,7 @@ int fsync_dir_of(int fd) {
 }
 
 typedef struct Removal {
-        int top_fd;             /* the tree's root; deep directories are moved here */
+        int top_fd; /* the tree's root; deep directories are moved here */
         dev_t device;
         uint64_t n_moved;
 } Removal;
@@ -335,7 +335,8 @@ static int copy_range(int src_fd, int dst_fd, off_t offset, off_t end) {
                         }
                         if (k < 0 && errno == EINTR)
                                 continue;
-                        if (k < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP && errno != ENOSYS)
+                        if (k < 0 && errno != EXDEV && errno != EINVAL && errno != EOPNOTSUPP &&
+                            errno != ENOSYS)
                                 return -errno;
 
                         buffer = malloc(COPY_CHUNK_BYTES);
@@ -398,5 +399,6 @@ uint64_t disk_free_bytes(int fd) {
         if (fstatvfs(fd, &st) < 0)
                 return 0;
 
-        return __builtin_mul_overflow((uint64_t) st.f_bavail, (uint64_t) st.f_frsize, &bytes) ? UINT64_MAX : bytes;
+        return __builtin_mul_overflow((uint64_t) st.f_bavail, (uint64_t) st.f_frsize, &bytes) ? UINT64_MAX
+                                                                                              : bytes;
 }

@@ -8,16 +8,16 @@
 #define BUCKETS_MIN 16U
 
 typedef struct Bucket {
-        const char *key;        /* NULL: free; &tombstone: was used, go on searching */
+        const char *key; /* NULL: free; &tombstone: was used, go on searching */
         void *value;
         uint64_t hash;
 } Bucket;
 
 struct Hashmap {
         Bucket *buckets;
-        size_t n_buckets;       /* power of two */
+        size_t n_buckets; /* power of two */
         size_t n_entries;
-        size_t n_used;          /* entries and tombstones */
+        size_t n_used; /* entries and tombstones */
         uint64_t seed;
 };
 

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * String-keyed hash table with open addressing. Keys are borrowed: they live in the values, which outlive their entry.
- * The hash is seeded per process, so that names chosen by clients cannot pile up in one place.
+ * String-keyed hash table with open addressing. Keys are borrowed: they live in the values, which outlive
+ * their entry. The hash is seeded per process, so that names chosen by clients cannot pile up in one place.
  */
 
 #include "basic/macro.h"
@@ -28,8 +28,8 @@ size_t hashmap_size(const Hashmap *h);
 void* hashmap_first(const Hashmap *h);
 
 /*
- * Walks in no particular order. *cursor begins at 0. The current entry may be removed while walking, nothing may be added.
- * The next value, or NULL at the end.
+ * Walks in no particular order. *cursor begins at 0. The current entry may be removed while walking, nothing
+ * may be added. The next value, or NULL at the end.
  */
 void* hashmap_next(const Hashmap *h, size_t *cursor);
 

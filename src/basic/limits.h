@@ -1,75 +1,81 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Every bound on what a client, a guest or a file can make us do (threats.md §1.6). One place, named, tested. */
+/* Every bound on what a client, a guest or a file can make us do (threats.md §1.6). One place, named,
+ * tested. */
 
 #include "basic/macro.h"
 
 /* capsule */
-#define VCPUS_MIN               1U
-#define VCPUS_MAX               32U
-#define MEMORY_BYTES_MIN        (128 * MIB)
-#define MEMORY_BYTES_MAX        (256 * GIB)
-#define DISK_BYTES_MIN          (64 * MIB)
-#define DISK_BYTES_MAX          (2048 * GIB)
-#define DISK_BYTES_STEP         (4 * KIB)
-#define TIMEOUT_USEC_MAX        (31ULL * 24 * 3600 * USEC_PER_SEC)
-#define CAPSULE_ID_LEN          28U             /* "cl-" + 25 */
-#define NAME_MAX_LEN            64U             /* templates, keys: [a-zA-Z0-9][a-zA-Z0-9._-]{0,63} */
-#define TEAM_MAX_LEN            32U             /* [a-z0-9_]{1,32}: part of a slice name, hence no '-' */
-#define TAG_MAX_LEN             64U
-#define LABELS_MAX              64U
-#define LABEL_LEN_MAX           256U
+#define VCPUS_MIN        1U
+#define VCPUS_MAX        32U
+#define MEMORY_BYTES_MIN (128 * MIB)
+#define MEMORY_BYTES_MAX (256 * GIB)
+#define DISK_BYTES_MIN   (64 * MIB)
+#define DISK_BYTES_MAX   (2048 * GIB)
+#define DISK_BYTES_STEP  (4 * KIB)
+#define TIMEOUT_USEC_MAX (31ULL * 24 * 3600 * USEC_PER_SEC)
+#define CAPSULE_ID_LEN   28U /* "cl-" + 25 */
+#define NAME_MAX_LEN     64U /* templates, keys: [a-zA-Z0-9][a-zA-Z0-9._-]{0,63} */
+#define TEAM_MAX_LEN     32U /* [a-z0-9_]{1,32}: part of a slice name, hence no '-' */
+#define TAG_MAX_LEN      64U
+#define LABELS_MAX       64U
+#define LABEL_LEN_MAX    256U
 
 /* a process in the guest */
-#define ARGV_MAX                1024U
-#define ENV_MAX                 256U
-#define ENV_ENTRY_LEN_MAX       (4 * KIB)
-#define ARGV_ENV_BYTES_MAX      (128 * KIB)     /* sum of argv and sum of env, each; MAX_ARG_STRLEN of execve(2) */
-#define CWD_LEN_MAX             4096U
-#define EXEC_OUTPUT_MAX         (64 * MIB)      /* captured output of one foreground exec, both streams together */
-#define EXEC_TIMEOUT_USEC_MAX   (31ULL * 24 * 3600 * USEC_PER_SEC)
-#define PROCESSES_MAX           512U            /* of the API, alive, in one guest */
-#define PROCESS_RING_BYTES      (64 * KIB)      /* tail kept for a late reader */
-#define PROCESS_ENDED_MAX       64U             /* ended processes whose tail and exit code are kept */
+#define ARGV_MAX          1024U
+#define ENV_MAX           256U
+#define ENV_ENTRY_LEN_MAX (4 * KIB)
+/* sum of argv and sum of env, each; MAX_ARG_STRLEN of execve(2) */
+#define ARGV_ENV_BYTES_MAX (128 * KIB)
+#define CWD_LEN_MAX        4096U
+/* captured output of one foreground exec, both streams together */
+#define EXEC_OUTPUT_MAX       (64 * MIB)
+#define EXEC_TIMEOUT_USEC_MAX (31ULL * 24 * 3600 * USEC_PER_SEC)
+#define PROCESSES_MAX         512U       /* of the API, alive, in one guest */
+#define PROCESS_RING_BYTES    (64 * KIB) /* tail kept for a late reader */
+#define PROCESS_ENDED_MAX     64U        /* ended processes whose tail and exit code are kept */
 
 /* control.sock, QMP, data.sock */
-#define JSON_MESSAGE_MAX        (64 * KIB)      /* one line of control.sock */
-#define QMP_MESSAGE_MAX         (256 * KIB)     /* one line of QMP: query-* answers are larger */
-#define JSON_DEPTH_MAX          32U
-#define JSON_QUEUE_MAX          (1 * MIB)       /* unsent bytes after which the peer is dropped */
-#define JSON_FDS_MAX            8U              /* fds of one message */
-#define CALLS_MAX               256U            /* unanswered calls on one control connection */
-#define CONTROL_CLIENTS_MAX     4U
-#define DATA_CLIENTS_MAX        64U
-#define H2_STREAMS_MAX          64U             /* concurrent streams to one agent */
-#define H2_HEADER_BYTES_MAX     (16 * KIB)      /* one header block, decoded */
-#define H2_WINDOW_BYTES         (256 * KIB)     /* receive window of a stream; of a connection: 16 times that */
-#define H2_QUEUE_BYTES_MAX      (256 * KIB)     /* unsent DATA of one stream */
-#define H2_HEADERS_MAX          64U             /* header fields we send, pseudo ones included */
-#define H2_ACKS_MAX             64U             /* unsent answers to PING and SETTINGS after which the peer is dropped */
-#define H2_FRAMES_MAX           1024U           /* unsent frames beside DATA after which the peer is dropped */
-#define H2_RESETS_BURST         1000U           /* streams a client may open and reset at once… */
-#define H2_RESETS_PER_SEC       100U            /* …and later */
-#define AGENT_JSON_MAX          (512 * KIB)     /* JSON body of an agent request */
-#define CONSOLE_RING_BYTES      (256 * KIB)
-#define CONSOLE_RATE_BYTES_SEC  (64 * KIB)
-#define CONSOLE_BURST_BYTES     (1 * MIB)
+#define JSON_MESSAGE_MAX    (64 * KIB)  /* one line of control.sock */
+#define QMP_MESSAGE_MAX     (256 * KIB) /* one line of QMP: query-* answers are larger */
+#define JSON_DEPTH_MAX      32U
+#define JSON_QUEUE_MAX      (1 * MIB) /* unsent bytes after which the peer is dropped */
+#define JSON_FDS_MAX        8U        /* fds of one message */
+#define CALLS_MAX           256U      /* unanswered calls on one control connection */
+#define CONTROL_CLIENTS_MAX 4U
+#define DATA_CLIENTS_MAX    64U
+#define H2_STREAMS_MAX      64U        /* concurrent streams to one agent */
+#define H2_HEADER_BYTES_MAX (16 * KIB) /* one header block, decoded */
+/* receive window of a stream; of a connection: 16 times that */
+#define H2_WINDOW_BYTES    (256 * KIB)
+#define H2_QUEUE_BYTES_MAX (256 * KIB) /* unsent DATA of one stream */
+#define H2_HEADERS_MAX     64U         /* header fields we send, pseudo ones included */
+/* unsent answers to PING and SETTINGS after which the peer is dropped */
+#define H2_ACKS_MAX 64U
+/* unsent frames beside DATA after which the peer is dropped */
+#define H2_FRAMES_MAX          1024U
+#define H2_RESETS_BURST        1000U       /* streams a client may open and reset at once… */
+#define H2_RESETS_PER_SEC      100U        /* …and later */
+#define AGENT_JSON_MAX         (512 * KIB) /* JSON body of an agent request */
+#define CONSOLE_RING_BYTES     (256 * KIB)
+#define CONSOLE_RATE_BYTES_SEC (64 * KIB)
+#define CONSOLE_BURST_BYTES    (1 * MIB)
 
 /* HTTP front end */
-#define HTTP_HEADER_BLOCK_MAX   (16 * KIB)
-#define HTTP_HEADERS_MAX        100U
-#define HTTP_URI_MAX            (8 * KIB)
-#define HTTP_BODY_MAX           (64 * KIB)      /* JSON of control requests */
-#define HTTP_EXEC_BODY_MAX      (512 * KIB)     /* must hold argv and env */
-#define HTTP_CONNECTIONS_MAX    4096U
+#define HTTP_HEADER_BLOCK_MAX         (16 * KIB)
+#define HTTP_HEADERS_MAX              100U
+#define HTTP_URI_MAX                  (8 * KIB)
+#define HTTP_BODY_MAX                 (64 * KIB)  /* JSON of control requests */
+#define HTTP_EXEC_BODY_MAX            (512 * KIB) /* must hold argv and env */
+#define HTTP_CONNECTIONS_MAX          4096U
 #define HTTP_CONNECTIONS_PER_PEER_MAX 256U
-#define HTTP_FIRST_BYTE_USEC    (5 * USEC_PER_SEC)
-#define HTTP_HEAD_USEC          (10 * USEC_PER_SEC)
-#define HTTP_BODY_RATE_BYTES    KIB             /* per second, after HTTP_HEAD_USEC */
-#define HTTP_IDLE_USEC          (75 * USEC_PER_SEC) /* keep-alive between requests */
-#define HTTP_WRITE_STALL_USEC   (30 * USEC_PER_SEC)
-#define KEY_CACHE_MAX           1024U
+#define HTTP_FIRST_BYTE_USEC          (5 * USEC_PER_SEC)
+#define HTTP_HEAD_USEC                (10 * USEC_PER_SEC)
+#define HTTP_BODY_RATE_BYTES          KIB                 /* per second, after HTTP_HEAD_USEC */
+#define HTTP_IDLE_USEC                (75 * USEC_PER_SEC) /* keep-alive between requests */
+#define HTTP_WRITE_STALL_USEC         (30 * USEC_PER_SEC)
+#define KEY_CACHE_MAX                 1024U
 
 /* D-Bus */
 #define BUS_PENDING_PER_UID_MAX 32U
@@ -78,33 +84,35 @@
 #define KEYS_MAX                4096U
 #define KEY_SCOPES_MAX          16U
 #define TEMPLATES_MAX           1024U
-#define CAPSULES_MAX            1000U           /* alive, default of MaxCapsules= */
-#define CAPSULES_STOPPED_MAX    256U            /* records of destroyed capsules that GET still shows */
+#define CAPSULES_MAX            1000U /* alive, default of MaxCapsules= */
+#define CAPSULES_STOPPED_MAX    256U  /* records of destroyed capsules that GET still shows */
 
 /* network slots */
-#define SLOTS_READY_MAX         64U             /* kept ready ahead of time */
-#define SLOT_CONNECTIONS_MAX    2500U           /* of one guest to the outside, at once */
-#define SLOT_DNS_CONNECTIONS_MAX 8U             /* of one guest to the resolver, over TCP; it serves 20 in all */
-#define SLOT_QUARANTINE_USEC    (60 * USEC_PER_SEC) /* before an index, and with it an address, is used again */
+#define SLOTS_READY_MAX      64U   /* kept ready ahead of time */
+#define SLOT_CONNECTIONS_MAX 2500U /* of one guest to the outside, at once */
+/* of one guest to the resolver, over TCP; it serves 20 in all */
+#define SLOT_DNS_CONNECTIONS_MAX 8U
+/* before an index, and with it an address, is used again */
+#define SLOT_QUARANTINE_USEC (60 * USEC_PER_SEC)
 
 /* archives and builds */
 #define IMPORT_ENTRIES_MAX      UINT64_C(4000000)
 #define IMPORT_BYTES_MAX        (64 * GIB)
-#define IMPORT_RATIO_MAX        1000U           /* unpacked : packed, beyond the first 64 MiB */
+#define IMPORT_RATIO_MAX        1000U /* unpacked : packed, beyond the first 64 MiB */
 #define IMPORT_RATIO_FREE_BYTES (64 * MIB)
-#define IMPORT_ID_MAX           65535U          /* owners: what a user namespace of ours maps */
-#define IMPORT_XATTR_MAX        (64 * KIB)      /* one value */
-#define IMPORT_DISK_FREE_MIN    (512 * MIB)     /* left on the host's disk */
+#define IMPORT_ID_MAX           65535U      /* owners: what a user namespace of ours maps */
+#define IMPORT_XATTR_MAX        (64 * KIB)  /* one value */
+#define IMPORT_DISK_FREE_MIN    (512 * MIB) /* left on the host's disk */
 #define TEMPLATE_PACKAGES_MAX   512U
-#define TEMPLATE_PATHS_MAX      64U             /* patterns */
-#define TEMPLATE_TEXT_LEN_MAX   256U            /* a description, a pattern, a package */
+#define TEMPLATE_PATHS_MAX      64U  /* patterns */
+#define TEMPLATE_TEXT_LEN_MAX   256U /* a description, a pattern, a package */
 
 /* jobs of wrenn-worker */
-#define WORKER_LINE_MAX         (512 * KIB)     /* one line of its stdout: the result lists all packages */
-#define WORKER_REQUEST_MAX      (128 * KIB)     /* must fit into a socket's buffer */
-#define WORKER_STEP_LEN_MAX     128U
-#define JOB_UID_FIRST           1900131072U     /* the user namespace of a job, clear of UIDRange= */
-#define JOB_UID_COUNT           65536U
-#define JOB_MEMORY_MAX          (4 * GIB)
-#define JOB_RUNTIME_MAX_USEC    (3600 * USEC_PER_SEC)
-#define JOB_ORPHANS_MAX         64U
+#define WORKER_LINE_MAX      (512 * KIB) /* one line of its stdout: the result lists all packages */
+#define WORKER_REQUEST_MAX   (128 * KIB) /* must fit into a socket's buffer */
+#define WORKER_STEP_LEN_MAX  128U
+#define JOB_UID_FIRST        1900131072U /* the user namespace of a job, clear of UIDRange= */
+#define JOB_UID_COUNT        65536U
+#define JOB_MEMORY_MAX       (4 * GIB)
+#define JOB_RUNTIME_MAX_USEC (3600 * USEC_PER_SEC)
+#define JOB_ORPHANS_MAX      64U

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * One line of log is one datagram in the journal's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL) or one
- * write to stderr. Everything is built in a buffer on the stack and cut to LOG_LINE_MAX: logging never allocates,
- * never blocks and never changes errno. The state below is the one global that style.md §1 allows.
+ * One line of log is one datagram in the journal's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL) or
+ * one write to stderr. Everything is built in a buffer on the stack and cut to LOG_LINE_MAX: logging never
+ * allocates, never blocks and never changes errno. The state below is the one global that style.md §1
+ * allows.
  */
 
 #include <poll.h>
@@ -127,7 +128,7 @@ static void datagram_append(Datagram *d, const void *data, size_t n) {
         d->n += n;
 }
 
-/* NAME=value, in the binary form when the value holds a line break. A field that does not fit is left out. */
+/* NAME=value, in the binary form when the value holds a line break. What does not fit is left out. */
 static void datagram_field(Datagram *d, const char *name, size_t n_name, const char *value, size_t n_value) {
         if (n_name + n_value + 10 > sizeof(d->data) - d->n)
                 return;
@@ -209,8 +210,7 @@ static void log_to_stderr(int level, const char *message) {
 }
 
 static int log_fullv(int level, int error, const char *const *fields, const char *file, int line,
-                     const char *func, const char *format, va_list ap)
-                __attribute__((format(printf, 7, 0)));
+                     const char *func, const char *format, va_list ap) __attribute__((format(printf, 7, 0)));
 
 static int log_fullv(int level, int error, const char *const *fields, const char *file, int line,
                      const char *func, const char *format, va_list ap) {

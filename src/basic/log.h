@@ -30,9 +30,10 @@ const char* log_level_to_string(int level);
 int log_full(int level, int error, const char *const *fields, const char *file, int line, const char *func,
              const char *format, ...) _printf_(7, 8);
 
-#define log_internal_(level, error, fields, ...)                                                                 \
-        ((level) <= log_get_level() ? log_full((level), (error), (fields), __FILE__, __LINE__, __func__, __VA_ARGS__)    \
-                                    : -abs(error))
+#define log_internal_(level, error, fields, ...)                                                           \
+        ((level) <= log_get_level()                                                                        \
+                         ? log_full((level), (error), (fields), __FILE__, __LINE__, __func__, __VA_ARGS__) \
+                         : -abs(error))
 
 #define log_debug(...)            ((void) log_internal_(LOG_DEBUG, 0, NULL, __VA_ARGS__))
 #define log_info(...)             ((void) log_internal_(LOG_INFO, 0, NULL, __VA_ARGS__))
@@ -45,6 +46,7 @@ int log_full(int level, int error, const char *const *fields, const char *file, 
 #define log_error_errno(e, ...)   log_internal_(LOG_ERR, (e), NULL, __VA_ARGS__)
 
 /* With WRENN_CAPSULE_ID= (and more fields, "NAME=value", …) on the line. id: NULL is allowed. */
-#define log_capsule(id, level, error, ...) log_capsule_full((id), (level), (error), __FILE__, __LINE__, __func__, __VA_ARGS__)
+#define log_capsule(id, level, error, ...) \
+        log_capsule_full((id), (level), (error), __FILE__, __LINE__, __func__, __VA_ARGS__)
 int log_capsule_full(const char *id, int level, int error, const char *file, int line, const char *func,
                      const char *format, ...) _printf_(7, 8);

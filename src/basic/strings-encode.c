@@ -232,7 +232,8 @@ char* escape_for_display(const char *s, size_t n) {
 
         for (size_t i = 0; i < n;) {
                 int k = utf8_character(u + i, n - i);
-                bool plain = k > 0 && u[i] >= ' ' && u[i] != 0x7f && u[i] != '\\' && !utf8_is_deceptive(u + i, k);
+                bool plain = k > 0 && u[i] >= ' ' && u[i] != 0x7f && u[i] != '\\' &&
+                             !utf8_is_deceptive(u + i, k);
 
                 for (k = MAX(k, 1); k > 0; k--, i++)
                         if (plain)

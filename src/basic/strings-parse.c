@@ -75,7 +75,8 @@ int parse_int(const char *s, int *ret) {
 
 int parse_boolean(const char *s) {
         static const char *const words[][2] = {
-                { "no", "yes" }, { "false", "true" }, { "off", "on" }, { "0", "1" }, { "n", "y" }, { "f", "t" },
+                { "no", "yes" }, { "false", "true" }, { "off", "on" },
+                { "0", "1" },    { "n", "y" },        { "f", "t" },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(words); i++)
@@ -120,7 +121,8 @@ static int decimal_scale(const Decimal *d, uint64_t unit, uint64_t *ret) {
         unsigned __int128 part = (unsigned __int128) d->fraction * unit / d->divisor;
         uint64_t value;
 
-        if (__builtin_mul_overflow(d->whole, unit, &value) || __builtin_add_overflow(value, (uint64_t) part, &value) ||
+        if (__builtin_mul_overflow(d->whole, unit, &value) ||
+            __builtin_add_overflow(value, (uint64_t) part, &value) ||
             value == UINT64_MAX) /* that is "infinity" */
                 return -ERANGE;
 
@@ -265,12 +267,16 @@ char* format_size(char buffer[static FORMAT_SIZE_LEN], uint64_t bytes) {
         while (i + 1 < sizeof(units) - 1 && bytes >> (10 * (i + 1)) > 0)
                 i++;
 
-        tenths = i == 0 ? 0 : (uint64_t) ((unsigned __int128) (bytes & ((UINT64_C(1) << (10 * i)) - 1)) * 10 >> (10 * i));
+        tenths = i == 0 ? 0
+                        : (uint64_t) ((unsigned __int128) (bytes & ((UINT64_C(1) << (10 * i)) - 1)) * 10 >>
+                                      (10 * i));
         if (tenths > 0)
-                (void) snprintf(buffer, FORMAT_SIZE_LEN, "%llu.%llu%c", (unsigned long long) (bytes >> (10 * i)),
-                                (unsigned long long) tenths, units[i]);
+                (void) snprintf(buffer, FORMAT_SIZE_LEN, "%llu.%llu%c",
+                                (unsigned long long) (bytes >> (10 * i)), (unsigned long long) tenths,
+                                units[i]);
         else
-                (void) snprintf(buffer, FORMAT_SIZE_LEN, "%llu%c", (unsigned long long) (bytes >> (10 * i)), units[i]);
+                (void) snprintf(buffer, FORMAT_SIZE_LEN, "%llu%c", (unsigned long long) (bytes >> (10 * i)),
+                                units[i]);
         return buffer;
 }
 
@@ -290,8 +296,9 @@ char* format_timespan(char buffer[static FORMAT_TIME_LEN], uint64_t usec) {
                 const char *name;
                 uint64_t usec;
         } units[] = {
-                { "d", 24 * 3600 * USEC_PER_SEC }, { "h", 3600 * USEC_PER_SEC }, { "min", 60 * USEC_PER_SEC },
-                { "s", USEC_PER_SEC },             { "ms", USEC_PER_MSEC },      { "us", 1 },
+                { "d", 24 * 3600 * USEC_PER_SEC }, { "h", 3600 * USEC_PER_SEC },
+                { "min", 60 * USEC_PER_SEC },      { "s", USEC_PER_SEC },
+                { "ms", USEC_PER_MSEC },           { "us", 1 },
         };
 
         if (usec == USEC_INFINITY)

@@ -173,7 +173,8 @@ bool team_is_valid(const char *s) {
                 return false;
 
         for (n = 0; s[n]; n++)
-                if (n >= TEAM_MAX_LEN || (!is_alphanumeric(s[n]) && s[n] != '_') || (s[n] >= 'A' && s[n] <= 'Z'))
+                if (n >= TEAM_MAX_LEN || (!is_alphanumeric(s[n]) && s[n] != '_') ||
+                    (s[n] >= 'A' && s[n] <= 'Z'))
                         return false;
 
         return true;

@@ -56,7 +56,8 @@ int event_io(sd_event *e, sd_event_source **ret, int fd, uint32_t events, int64_
         return 0;
 }
 
-int event_defer(sd_event *e, sd_event_source **source, int64_t priority, sd_event_handler_t handler, void *userdata) {
+int event_defer(sd_event *e, sd_event_source **source, int64_t priority, sd_event_handler_t handler,
+                void *userdata) {
         _cleanup_(event_source_freep) sd_event_source *s = NULL;
         int r;
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Moves bytes between a file descriptor and an H2Session; see h2-conn.h. Reading answers in the same turn; what is
- * submitted from elsewhere is written by a deferred source, so that a turn of the loop costs one write(2) however
- * many streams have something to say.
+ * Moves bytes between a file descriptor and an H2Session; see h2-conn.h. Reading answers in the same turn;
+ * what is submitted from elsewhere is written by a deferred source, so that a turn of the loop costs one
+ * write(2) however many streams have something to say.
  */
 
 #include <sys/epoll.h>
@@ -22,8 +22,8 @@ struct H2Conn {
         sd_event_source *io, *defer;
         int fd;
         bool is_socket;
-        bool wants_out;         /* EPOLLOUT is on */
-        bool busy;              /* one of our handlers runs: h2_conn_free() from on_closed only */
+        bool wants_out; /* EPOLLOUT is on */
+        bool busy;      /* one of our handlers runs: h2_conn_free() from on_closed only */
         bool freed;
         int64_t priority;
         H2Session *session;
@@ -75,8 +75,8 @@ static int conn_flush(H2Conn *c) {
                                 return conn_set_out(c, false);
                 }
 
-                k = c->is_socket ? send(c->fd, c->pending, c->n_pending, MSG_NOSIGNAL | MSG_DONTWAIT) :
-                                   write(c->fd, c->pending, c->n_pending);
+                k = c->is_socket ? send(c->fd, c->pending, c->n_pending, MSG_NOSIGNAL | MSG_DONTWAIT)
+                                 : write(c->fd, c->pending, c->n_pending);
                 if (k < 0 && errno == EAGAIN)
                         return conn_set_out(c, true);
                 if (k < 0 && errno != EINTR)
@@ -138,13 +138,13 @@ static int on_defer(sd_event_source *source, void *userdata) {
 static void on_wake(void *userdata) {
         H2Conn *c = userdata;
 
-        /* EPOLLOUT will come; and within our own handler a flush follows anyway, unless it is the last one */
+        /* with EPOLLOUT on, a flush comes anyway */
         if (c->io && !c->wants_out)
                 (void) event_defer(c->event, &c->defer, c->priority, on_defer, c);
 }
 
-int h2_conn_new(sd_event *e, int fd, bool server, const H2ConnHandlers *handlers, void *userdata, const H2Limits *limits,
-                int64_t priority, H2Conn **ret) {
+int h2_conn_new(sd_event *e, int fd, bool server, const H2ConnHandlers *handlers, void *userdata,
+                const H2Limits *limits, int64_t priority, H2Conn **ret) {
         _cleanup_(h2_conn_freep) H2Conn *c = NULL;
         struct stat st;
         int r;

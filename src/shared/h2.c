@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * HTTP/2 without I/O on libnghttp2; see h2.h. What this file adds to the library: streams as objects with exactly one
- * on_close, a bounded ring of unsent bytes per stream, credit that is given back by hand, and a verdict on broken peers.
+ * HTTP/2 without I/O on libnghttp2; see h2.h. What this file adds to the library: streams as objects with
+ * exactly one on_close, a bounded ring of unsent bytes per stream, credit that is given back by hand, and a
+ * verdict on broken peers.
  *
  * Rules: nghttp2_session_mem_recv() and nghttp2_session_send() are entered from h2_session_receive() and
- * h2_session_output() only, never from a callback ('depth' > 0); everything else of the library may be called any time.
- * A stream is announced to the handlers when it is opened by us or its request head is whole; only announced ones get
- * on_close.
+ * h2_session_output() only, never from a callback ('depth' > 0); everything else of the library may be
+ * called any time. A stream is announced to the handlers when it is opened by us or its request head is
+ * whole; only announced ones get on_close.
  */
 
 #include <nghttp2/nghttp2.h>
@@ -18,9 +19,9 @@
 #include "shared/h2-ring.h"
 #include "shared/h2.h"
 
-#define OUTPUT_BYTES   (64U * 1024U)           /* framed bytes for one write(2) */
-#define OUTPUT_SLACK   (16U * 1024U + 64U)     /* one more whole DATA frame */
-#define HEADER_COST    32U                     /* of an entry beside its text, RFC 9113 §6.5.2 */
+#define OUTPUT_BYTES             (64U * 1024U)       /* framed bytes for one write(2) */
+#define OUTPUT_SLACK             (16U * 1024U + 64U) /* one more whole DATA frame */
+#define HEADER_COST              32U                 /* of an entry beside its text, RFC 9113 §6.5.2 */
 #define CONNECTION_WINDOW_FACTOR 16
 
 struct H2Stream {
@@ -37,11 +38,11 @@ struct H2Stream {
 
         H2Ring queue;
         size_t n_unconsumed;
-        bool head_done;      /* request or final response head received */
+        bool head_done; /* request or final response head received */
         bool announced;
-        bool provider;       /* nghttp2 asks us for DATA, now or later */
-        bool deferred;       /* … and was told to wait */
-        bool ended;          /* nothing follows the queue */
+        bool provider; /* nghttp2 asks us for DATA, now or later */
+        bool deferred; /* … and was told to wait */
+        bool ended;    /* nothing follows the queue */
         bool reset;
         bool in_writable;
 };
@@ -49,8 +50,8 @@ struct H2Stream {
 struct H2Session {
         nghttp2_session *ng;
         bool server;
-        bool broken;         /* we told the peer so by GOAWAY */
-        bool closing;        /* h2_session_free() runs */
+        bool broken;  /* we told the peer so by GOAWAY */
+        bool closing; /* h2_session_free() runs */
         unsigned depth;
         const H2Handlers *handlers;
         void *userdata;
@@ -76,7 +77,6 @@ static void session_wake(H2Session *s) {
 
 static int ng_to_errno(int r) {
         switch (r) {
-
         case 0:
                 return 0;
 
@@ -151,7 +151,7 @@ static void stream_free(H2Stream *st) {
         free(st);
 }
 
-/* ---- what nghttp2 calls -------------------------------------------------------------------------------- */
+/* ---- what nghttp2 calls --------------------------------------------------------------------- */
 
 static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *userdata) {
         H2Session *s = userdata;
@@ -172,7 +172,8 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
         return 0;
 }
 
-static int stream_add_header(H2Stream *st, const char *name, size_t n_name, const char *value, size_t n_value) {
+static int stream_add_header(H2Stream *st, const char *name, size_t n_name, const char *value,
+                             size_t n_value) {
         H2Header *headers;
         char *p;
 
@@ -258,7 +259,8 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
         return 0;
 }
 
-static int on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t n, void *userdata) {
+static int on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t n,
+                         void *userdata) {
         H2Stream *st = nghttp2_session_get_stream_user_data(ng, id);
         H2Session *s = userdata;
 
@@ -358,7 +360,7 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
         return 0;
 }
 
-/* ---- session ------------------------------------------------------------------------------------------- */
+/* ---- session -------------------------------------------------------------------------------- */
 
 static int session_submit_settings(H2Session *s, const H2Limits *limits) {
         uint32_t window = limits && limits->window_bytes > 0 ? limits->window_bytes : H2_WINDOW_BYTES;
@@ -371,7 +373,8 @@ static int session_submit_settings(H2Session *s, const H2Limits *limits) {
         };
         int r;
 
-        r = nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, settings, ELEMENTSOF(settings) - (s->server ? 1 : 0));
+        r = nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, settings,
+                                    ELEMENTSOF(settings) - (s->server ? 1 : 0));
         if (r == 0)
                 r = nghttp2_session_set_local_window_size(s->ng, NGHTTP2_FLAG_NONE, /* stream_id= */ 0,
                                                           (int32_t) window * CONNECTION_WINDOW_FACTOR);
@@ -404,13 +407,15 @@ static int session_make_ng(H2Session *s) {
         nghttp2_option_set_max_outbound_ack(option, H2_ACKS_MAX);
         nghttp2_option_set_stream_reset_rate_limit(option, H2_RESETS_BURST, H2_RESETS_PER_SEC);
 
-        r = (s->server ? nghttp2_session_server_new2 : nghttp2_session_client_new2)(&s->ng, callbacks, s, option);
+        r = (s->server ? nghttp2_session_server_new2 : nghttp2_session_client_new2)(&s->ng, callbacks, s,
+                                                                                    option);
         nghttp2_option_del(option);
         nghttp2_session_callbacks_del(callbacks);
         return ng_to_errno(r);
 }
 
-int h2_session_new(bool server, const H2Handlers *handlers, void *userdata, const H2Limits *limits, H2Session **ret) {
+int h2_session_new(bool server, const H2Handlers *handlers, void *userdata, const H2Limits *limits,
+                   H2Session **ret) {
         _cleanup_(h2_session_freep) H2Session *s = NULL;
         int r;
 
@@ -578,7 +583,7 @@ int h2_session_ping(H2Session *s) {
         return ng_to_errno(r);
 }
 
-/* ---- streams ------------------------------------------------------------------------------------------- */
+/* ---- streams -------------------------------------------------------------------------------- */
 
 static nghttp2_nv make_nv(const char *name, const char *value) {
         return (nghttp2_nv) {
@@ -590,7 +595,8 @@ static nghttp2_nv make_nv(const char *name, const char *value) {
 }
 
 /* Appends the caller's headers behind *n entries; -EINVAL for what no header may hold. */
-static int add_headers(nghttp2_nv nv[static H2_HEADERS_MAX], size_t *n, const H2Header *headers, size_t n_headers) {
+static int add_headers(nghttp2_nv nv[static H2_HEADERS_MAX], size_t *n, const H2Header *headers,
+                       size_t n_headers) {
         if (n_headers > H2_HEADERS_MAX - *n)
                 return -E2BIG;
 
@@ -605,8 +611,8 @@ static int add_headers(nghttp2_nv nv[static H2_HEADERS_MAX], size_t *n, const H2
         return 0;
 }
 
-int h2_session_request(H2Session *s, const char *method, const char *path, const H2Header *headers, size_t n_headers,
-                       bool end, void *stream_userdata, H2Stream **ret) {
+int h2_session_request(H2Session *s, const char *method, const char *path, const H2Header *headers,
+                       size_t n_headers, bool end, void *stream_userdata, H2Stream **ret) {
         nghttp2_nv nv[H2_HEADERS_MAX];
         H2Stream *st;
         size_t n = 0;
@@ -621,7 +627,8 @@ int h2_session_request(H2Session *s, const char *method, const char *path, const
                 return -EAGAIN;
 
         nv[n++] = make_nv(":method", method);
-        if (!(streq(method, "CONNECT") ? nghttp2_check_authority : nghttp2_check_path)((const uint8_t *) path, strlen(path)))
+        if (!(streq(method, "CONNECT") ? nghttp2_check_authority
+                                       : nghttp2_check_path)((const uint8_t *) path, strlen(path)))
                 return -EINVAL;
         if (streq(method, "CONNECT"))
                 nv[n++] = make_nv(":authority", path);
@@ -644,7 +651,9 @@ int h2_session_request(H2Session *s, const char *method, const char *path, const
         st->provider = !end;
 
         id = nghttp2_submit_request(s->ng, NULL, nv, n,
-                                    end ? NULL : &(nghttp2_data_provider) { .source.ptr = st, .read_callback = on_read },
+                                    end ? NULL
+                                        : &(nghttp2_data_provider) { .source.ptr = st,
+                                                                     .read_callback = on_read },
                                     st);
         if (id < 0) {
                 stream_free(st);
@@ -660,7 +669,8 @@ int h2_session_request(H2Session *s, const char *method, const char *path, const
 
 int h2_stream_respond(H2Stream *st, unsigned status, const H2Header *headers, size_t n_headers, bool end) {
         nghttp2_nv nv[H2_HEADERS_MAX];
-        char text[] = { (char) ('0' + status / 100 % 10), (char) ('0' + status / 10 % 10), (char) ('0' + status % 10), 0 };
+        char text[] = { (char) ('0' + status / 100 % 10), (char) ('0' + status / 10 % 10),
+                        (char) ('0' + status % 10), 0 };
         size_t n = 0;
         int r;
 
@@ -677,7 +687,9 @@ int h2_stream_respond(H2Stream *st, unsigned status, const H2Header *headers, si
                 return r;
 
         r = nghttp2_submit_response(st->session->ng, st->id, nv, n,
-                                    end ? NULL : &(nghttp2_data_provider) { .source.ptr = st, .read_callback = on_read });
+                                    end ? NULL
+                                        : &(nghttp2_data_provider) { .source.ptr = st,
+                                                                     .read_callback = on_read });
         if (r < 0)
                 return ng_to_errno(r);
 

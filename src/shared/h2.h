@@ -3,12 +3,12 @@
 
 /*
  * HTTP/2 (RFC 9113, libnghttp2) over any byte stream, prior knowledge, no event loop: bytes in, bytes out.
- * The agent is a server, wrenn-restd a client, the monitor both. Flow control is real: received DATA counts against
- * the window until h2_stream_consume(), sent DATA is refused beyond H2_QUEUE_BYTES_MAX, so a slow reader at one end
- * stops the writer at the other. nghttp2.h is included by h2.c only.
+ * The agent is a server, wrenn-restd a client, the monitor both. Flow control is real: received DATA counts
+ * against the window until h2_stream_consume(), sent DATA is refused beyond H2_QUEUE_BYTES_MAX, so a slow
+ * reader at one end stops the writer at the other. nghttp2.h is included by h2.c only.
  *
- * Callbacks run inside h2_session_receive() and h2_session_output(). They may call any function of a stream or session but
- * not free the session.
+ * Callbacks run inside h2_session_receive() and h2_session_output(). They may call any function of a stream
+ * or session but not free the session.
  */
 
 #include "basic/macro.h"
@@ -17,7 +17,7 @@ typedef struct H2Session H2Session;
 typedef struct H2Stream H2Stream;
 
 typedef struct H2Header {
-        const char *name;       /* lower case */
+        const char *name; /* lower case */
         const char *value;
 } H2Header;
 
@@ -31,27 +31,33 @@ enum {
 };
 
 typedef struct H2Handlers {
-        /* Server: a request came (method and path by h2_stream_method(), _path()). Client: the response's head came. end: no body follows. */
+        /* Server: a request came (method and path by h2_stream_method(), _path()). Client: the response's
+         * head came. end: no body follows. */
         void (*on_headers)(H2Stream *st, bool end, void *userdata);
         /* Body bytes; give the credit back with h2_stream_consume(st, n) when they are passed on. */
         void (*on_data)(H2Stream *st, const void *data, size_t n, void *userdata);
-        /* The peer sends no more: once for every stream it ends in good order, also right after on_headers with end = true. */
+        /* The peer sends no more: once for every stream it ends in good order, also right after on_headers
+         * with end = true. */
         void (*on_end)(H2Stream *st, void *userdata);
-        void (*on_writable)(H2Stream *st, void *userdata);              /* the queue of unsent bytes fell to half of its limit or below */
-        /* The stream is gone, both ways done or reset (error: RFC 9113 code). Last call for it; free h2_stream_userdata() here.
-         * Exactly once for every stream that on_headers (server) or h2_session_request() (client) made known. */
+        /* the queue of unsent bytes fell to half of its limit or below */
+        void (*on_writable)(H2Stream *st, void *userdata);
+        /* The stream is gone, both ways done or reset (error: RFC 9113 code). Last call for it; free
+         * h2_stream_userdata() here. Exactly once for every stream that on_headers (server) or
+         * h2_session_request() (client) made known. */
         void (*on_close)(H2Stream *st, uint32_t error, void *userdata);
-        void (*on_goaway)(H2Session *s, void *userdata);                /* optional */
-        void (*on_want_write)(H2Session *s, void *userdata);            /* optional: h2_session_output() has something now */
+        void (*on_goaway)(H2Session *s, void *userdata); /* optional */
+        /* optional: h2_session_output() has something now */
+        void (*on_want_write)(H2Session *s, void *userdata);
 } H2Handlers;
 
 typedef struct H2Limits {
-        uint32_t streams_max;           /* concurrent streams the peer may open; 0: H2_STREAMS_MAX */
-        uint32_t window_bytes;          /* 0: H2_WINDOW_BYTES */
+        uint32_t streams_max;  /* concurrent streams the peer may open; 0: H2_STREAMS_MAX */
+        uint32_t window_bytes; /* 0: H2_WINDOW_BYTES */
 } H2Limits;
 
-int h2_session_new(bool server, const H2Handlers *handlers, void *userdata, const H2Limits *limits, H2Session **ret);
-H2Session* h2_session_free(H2Session *s);       /* on_close runs for every open stream with H2_CANCEL */
+int h2_session_new(bool server, const H2Handlers *handlers, void *userdata, const H2Limits *limits,
+                   H2Session **ret);
+H2Session* h2_session_free(H2Session *s); /* on_close runs for every open stream with H2_CANCEL */
 DEFINE_CLEANUP(H2Session, h2_session_free)
 void* h2_session_userdata(const H2Session *s);
 /* Who moves the bytes (h2-conn) is woken by this and not by on_want_write. */
@@ -65,28 +71,31 @@ bool h2_session_want_write(const H2Session *s);
 unsigned h2_session_n_streams(const H2Session *s);
 uint32_t h2_session_peer_streams_max(const H2Session *s);
 int h2_session_goaway(H2Session *s);
-int h2_session_ping(H2Session *s);              /* the answer counts as received bytes; the caller keeps the time */
+/* the answer counts as received bytes; the caller keeps the time */
+int h2_session_ping(H2Session *s);
 
-/* Client: opens a stream. headers: besides :method, :path, :scheme, :authority. end: no body follows. For CONNECT path is the
- * authority, "host:port". -EAGAIN at the peer's stream limit, -ENOTCONN after GOAWAY, -EINVAL, -E2BIG (H2_HEADERS_MAX). */
-int h2_session_request(H2Session *s, const char *method, const char *path, const H2Header *headers, size_t n_headers, bool end,
-                       void *stream_userdata, H2Stream **ret);
+/* Client: opens a stream. headers: besides :method, :path, :scheme, :authority. end: no body follows. For
+ * CONNECT path is the authority, "host:port". -EAGAIN at the peer's stream limit, -ENOTCONN after GOAWAY,
+ * -EINVAL, -E2BIG (H2_HEADERS_MAX). */
+int h2_session_request(H2Session *s, const char *method, const char *path, const H2Header *headers,
+                       size_t n_headers, bool end, void *stream_userdata, H2Stream **ret);
 /* Server: the response's head, once. -EALREADY, -EPIPE after a reset, -EINVAL, -E2BIG. */
 int h2_stream_respond(H2Stream *st, unsigned status, const H2Header *headers, size_t n_headers, bool end);
-/* Copies up to n bytes into the queue; the count taken (less than n, also 0, at the limit: wait for on_writable), or -errno. */
+/* Copies up to n bytes into the queue; the count taken (less than n, also 0, at the limit: wait for
+ * on_writable), or -errno. */
 ssize_t h2_stream_write(H2Stream *st, const void *data, size_t n);
-size_t h2_stream_room(const H2Stream *st);      /* bytes h2_stream_write() would take now */
-int h2_stream_end(H2Stream *st);                /* no more bytes after what is queued */
-int h2_stream_reset(H2Stream *st, uint32_t error);      /* on_close follows */
+size_t h2_stream_room(const H2Stream *st);         /* bytes h2_stream_write() would take now */
+int h2_stream_end(H2Stream *st);                   /* no more bytes after what is queued */
+int h2_stream_reset(H2Stream *st, uint32_t error); /* on_close follows */
 void h2_stream_consume(H2Stream *st, size_t n);
 
 void h2_stream_set_userdata(H2Stream *st, void *userdata);
 void* h2_stream_userdata(const H2Stream *st);
 H2Session* h2_stream_session(const H2Stream *st);
 int32_t h2_stream_id(const H2Stream *st);
-const char* h2_stream_method(const H2Stream *st);       /* server; or "" */
+const char* h2_stream_method(const H2Stream *st); /* server; or "" */
 const char* h2_stream_path(const H2Stream *st);
-unsigned h2_stream_status(const H2Stream *st);          /* client; 0 before the head */
-const char* h2_stream_header(const H2Stream *st, const char *name);    /* first value or NULL */
+unsigned h2_stream_status(const H2Stream *st);                      /* client; 0 before the head */
+const char* h2_stream_header(const H2Stream *st, const char *name); /* first value or NULL */
 /* All received headers without the pseudo ones; borrowed. */
 size_t h2_stream_headers(const H2Stream *st, const H2Header **ret);

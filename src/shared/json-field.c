@@ -17,8 +17,8 @@ static int out_of_memory(Fault *reterr) {
 static int expected_integer(const JsonField *f, uint64_t max, Fault *reterr) {
         uint64_t scale = f->scale ?: 1;
 
-        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an integer %" PRIu64 "..%" PRIu64 ".", f->name,
-                         (f->min + scale - 1) / scale, max / scale);
+        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an integer %" PRIu64 "..%" PRIu64 ".",
+                         f->name, (f->min + scale - 1) / scale, max / scale);
 }
 
 /* 1: *ret set. 0: leave the field as it is. */
@@ -29,8 +29,8 @@ static int parse_unsigned(const JsonField *f, json_t *v, uint64_t type_max, uint
                 return expected_integer(f, max, reterr);
         if (json_integer_value(v) == 0 && (f->flags & JSON_FIELD_ZERO_IS_DEFAULT))
                 return 0;
-        if (__builtin_mul_overflow((uint64_t) json_integer_value(v), f->scale ?: 1, &value) || value < f->min ||
-            value > max)
+        if (__builtin_mul_overflow((uint64_t) json_integer_value(v), f->scale ?: 1, &value) ||
+            value < f->min || value > max)
                 return expected_integer(f, max, reterr);
 
         *ret = value;
@@ -85,8 +85,9 @@ int json_parse_string(const JsonField *f, json_t *v, void *field, Fault *reterr)
         if (n == 0 && min > 0 && f->max == 0)
                 return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected a non-empty string.", f->name);
         if (n < min || (f->max > 0 && n > f->max))
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected a string of %" PRIu64 "..%" PRIu64 " bytes.",
-                                 f->name, min, f->max);
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "%s: expected a string of %" PRIu64 "..%" PRIu64 " bytes.", f->name, min,
+                                 f->max);
         if (f->valid && !f->valid(s))
                 return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected %s.", f->name,
                                  f->expected ?: "another text");
@@ -100,11 +101,11 @@ static int check_count(const JsonField *f, size_t n, Fault *reterr) {
         uint64_t min = MAX(f->min, (f->flags & JSON_FIELD_NON_EMPTY) ? UINT64_C(1) : UINT64_C(0));
 
         if (n < min)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at least %" PRIu64 " entries.", f->name,
-                                 min);
+                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at least %" PRIu64 " entries.",
+                                 f->name, min);
         if (f->max > 0 && n > f->max)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at most %" PRIu64 " entries.", f->name,
-                                 f->max);
+                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at most %" PRIu64 " entries.",
+                                 f->name, f->max);
 
         return 0;
 }
@@ -112,13 +113,14 @@ static int check_count(const JsonField *f, size_t n, Fault *reterr) {
 /* One entry of n bytes; *total counts them and their NUL. */
 static int check_size(const JsonField *f, size_t n, uint64_t *total, Fault *reterr) {
         if (f->item_max > 0 && n > f->item_max)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected entries of at most %" PRIu64 " bytes.",
-                                 f->name, f->item_max);
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "%s: expected entries of at most %" PRIu64 " bytes.", f->name, f->item_max);
 
         *total += n + 1;
         if (f->total_max > 0 && *total > f->total_max)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at most %" PRIu64 " bytes altogether.",
-                                 f->name, f->total_max);
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "%s: expected at most %" PRIu64 " bytes altogether.", f->name,
+                                 f->total_max);
 
         return 0;
 }
@@ -151,7 +153,8 @@ int json_parse_strv(const JsonField *f, json_t *v, void *field, Fault *reterr) {
                 const char *s = json_string_value(item);
 
                 if (!s || strlen(s) != json_string_length(item))
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an array of strings.", f->name);
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an array of strings.",
+                                         f->name);
 
                 r = check_size(f, json_string_length(item), &total, reterr);
                 if (r < 0)
@@ -193,10 +196,11 @@ int json_parse_map(const JsonField *f, json_t *v, void *field, Fault *reterr) {
                 const char *s = json_string_value(item);
 
                 if (!s || strlen(s) != json_string_length(item))
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an object of strings.", f->name);
-                if (!env_name_is_valid(name))
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected non-empty names without '='.",
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an object of strings.",
                                          f->name);
+                if (!env_name_is_valid(name))
+                        return fault_set(reterr, FAULT_INVALID_ARGS,
+                                         "%s: expected non-empty names without '='.", f->name);
 
                 r = check_size(f, strlen(name) + 1 + json_string_length(item), &total, reterr);
                 if (r < 0)
@@ -276,8 +280,8 @@ int json_parse_text(const char *text, size_t n, json_t **ret, Fault *reterr) {
         if (!v && json_error_code(&e) == json_error_out_of_memory)
                 return out_of_memory(reterr);
         if (!v)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "invalid JSON body: line %i, column %i: %s.", e.line,
-                                 e.column, e.text);
+                return fault_set(reterr, FAULT_INVALID_ARGS, "invalid JSON body: line %i, column %i: %s.",
+                                 e.line, e.column, e.text);
         if (!json_is_object(v))
                 return fault_set(reterr, FAULT_INVALID_ARGS, "invalid JSON body: expected an object.");
 

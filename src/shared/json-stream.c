@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * JSON lines with fds on a Unix stream socket; see json-stream.h. The two dialects differ in how a call is written and
- * how an answer looks (json_message_*), all else is common. The lines themselves, with their fds, are moved by line-io.c.
+ * JSON lines with fds on a Unix stream socket; see json-stream.h. The two dialects differ in how a call is
+ * written and how an answer looks (json_message_*), all else is common. The lines themselves, with their
+ * fds, are moved by line-io.c.
  *
- * The user may free the stream in any callback: every dispatcher pins it (n_pins) and looks at 'freed' afterwards. The
- * end is always told from the event loop: whoever finds the stream broken inside a call arms the deferred source.
+ * The user may free the stream in any callback: every dispatcher pins it (n_pins) and looks at 'freed'
+ * afterwards. The end is always told from the event loop: whoever finds the stream broken inside a call arms
+ * the deferred source.
  */
 
 #include <string.h>
@@ -18,14 +20,14 @@
 #include "shared/line-io.h"
 
 struct JsonCall {
-        JsonStream *stream;     /* NULL: answered, or the stream is gone */
+        JsonStream *stream; /* NULL: answered, or the stream is gone */
         JsonCall *next, *previous;
         uint64_t id;
         char *verb;
         JsonCallDone done;
         void *userdata;
         sd_event_source *timer;
-        bool floating;          /* nobody holds it: freed after done */
+        bool floating; /* nobody holds it: freed after done */
 };
 
 struct JsonStream {
@@ -36,7 +38,7 @@ struct JsonStream {
         void *userdata;
         LineIO lines;
         bool wants_out;
-        bool ended;             /* on_closed has run, or is about to (error) */
+        bool ended; /* on_closed has run, or is about to (error) */
         bool freed;
         unsigned n_pins;
         int error;
@@ -46,7 +48,7 @@ struct JsonStream {
         uint64_t next_id;
 };
 
-/* ---- calls --------------------------------------------------------------------------------------------- */
+/* ---- calls ---------------------------------------------------------------------------------- */
 
 static void call_unlink(JsonCall *c) {
         JsonStream *s = c->stream;
@@ -98,8 +100,8 @@ static int on_call_timeout(sd_event_source *source, uint64_t usec, void *userdat
         return 0;
 }
 
-static int call_new(JsonStream *s, const char *verb, uint64_t timeout_usec, JsonCallDone done, void *userdata,
-                    JsonCall **ret) {
+static int call_new(JsonStream *s, const char *verb, uint64_t timeout_usec, JsonCallDone done,
+                    void *userdata, JsonCall **ret) {
         _cleanup_(json_call_freep) JsonCall *c = NULL;
         int r;
 
@@ -138,7 +140,7 @@ static JsonCall* call_find(JsonStream *s, uint64_t id) {
         return NULL;
 }
 
-/* ---- the end ------------------------------------------------------------------------------------------- */
+/* ---- the end -------------------------------------------------------------------------------- */
 
 static void stream_release(JsonStream *s) {
         if (s->n_pins > 0 || !s->freed)
@@ -205,7 +207,7 @@ JsonStream* json_stream_free(JsonStream *s) {
         return NULL;
 }
 
-/* ---- received messages --------------------------------------------------------------------------------- */
+/* ---- received messages ---------------------------------------------------------------------- */
 
 static int message_id(json_t *message, uint64_t *ret) {
         json_t *id = json_object_get(message, "id");
@@ -238,10 +240,11 @@ static int dispatch_answer(JsonStream *s, json_t *message, json_t *result, json_
                 return 0;
         }
 
-        text = json_string_value(json_object_get(error, s->dialect == JSON_DIALECT_QMP ? "desc" : "message"));
-        code = s->dialect == JSON_DIALECT_QMP ?
-                               FAULT_AGENT :
-                               fault_from_wire_name(json_string_value(json_object_get(error, "code")));
+        text = json_string_value(
+                        json_object_get(error, s->dialect == JSON_DIALECT_QMP ? "desc" : "message"));
+        code = s->dialect == JSON_DIALECT_QMP
+                               ? FAULT_AGENT
+                               : fault_from_wire_name(json_string_value(json_object_get(error, "code")));
         (void) fault_set(&fault, code, "%s", text ?: "Unknown error.");
         call_complete(c, -EREMOTEIO, NULL, NULL, 0, &fault);
         return 0;
@@ -338,8 +341,8 @@ static int on_io(sd_event_source *source, int fd, uint32_t revents, void *userda
         return 0;
 }
 
-int json_stream_new(sd_event *e, int fd, JsonDialect dialect, size_t message_max, const JsonStreamHandlers *handlers,
-                    void *userdata, JsonStream **ret) {
+int json_stream_new(sd_event *e, int fd, JsonDialect dialect, size_t message_max,
+                    const JsonStreamHandlers *handlers, void *userdata, JsonStream **ret) {
         _cleanup_(json_stream_freep) JsonStream *s = NULL;
         int r;
 
@@ -371,7 +374,7 @@ int json_stream_fd(const JsonStream *s) {
         return s->lines.fd;
 }
 
-/* ---- sent messages ------------------------------------------------------------------------------------- */
+/* ---- sent messages -------------------------------------------------------------------------- */
 
 static int stream_send(JsonStream *s, json_t *message, const int *fds, size_t n_fds) {
         _cleanup_free_ char *text = NULL;
@@ -412,8 +415,8 @@ static json_t* object_with(json_t *body, const char *name, json_t *value) {
         return object;
 }
 
-int json_stream_call(JsonStream *s, const char *verb, json_t *body, const int *fds, size_t n_fds, uint64_t timeout_usec,
-                     JsonCallDone done, void *userdata, JsonCall **ret) {
+int json_stream_call(JsonStream *s, const char *verb, json_t *body, const int *fds, size_t n_fds,
+                     uint64_t timeout_usec, JsonCallDone done, void *userdata, JsonCall **ret) {
         _cleanup_(json_call_freep) JsonCall *c = NULL;
         _cleanup_json_ json_t *message = NULL;
         int r;
@@ -465,14 +468,14 @@ int json_stream_reply_fault(JsonStream *s, uint64_t id, const Fault *fault) {
         assert(fault_is_set(fault));
 
         /* a message may quote what somebody else said; no answer at all would be worse than an odd one */
-        text = utf8_is_valid(strempty(fault->message), strlen(strempty(fault->message))) ?
-                               strdup(strempty(fault->message)) :
-                               escape_for_display(fault->message, strlen(fault->message));
+        text = utf8_is_valid(strempty(fault->message), strlen(strempty(fault->message)))
+                               ? strdup(strempty(fault->message))
+                               : escape_for_display(fault->message, strlen(fault->message));
         if (!text)
                 return -ENOMEM;
 
-        message = json_pack("{s:I, s:{s:s, s:s}}", "id", (json_int_t) id, "error", "code", fault_wire_name(fault->code),
-                            "message", text);
+        message = json_pack("{s:I, s:{s:s, s:s}}", "id", (json_int_t) id, "error", "code",
+                            fault_wire_name(fault->code), "message", text);
         return stream_send(s, message, NULL, 0);
 }
 

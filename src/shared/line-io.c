@@ -17,7 +17,7 @@ struct LineOut {
         LineOut *next;
         size_t n, n_sent;
         int fds[JSON_FDS_MAX];
-        size_t n_fds;           /* 0 once they are sent */
+        size_t n_fds; /* 0 once they are sent */
         char data[];
 };
 
@@ -58,7 +58,7 @@ void line_io_done(LineIO *io) {
         *io = LINE_IO_NULL;
 }
 
-/* ---- in ------------------------------------------------------------------------------------------------ */
+/* ---- in ------------------------------------------------------------------------------------- */
 
 static int in_make_room(LineIO *io) {
         size_t size;
@@ -128,7 +128,8 @@ static int in_receive(LineIO *io) {
         if (r < 0)
                 return r;
 
-        iov = (struct iovec) { .iov_base = io->in + io->n_in, .iov_len = MIN(io->in_size - io->n_in, (size_t) READ_BYTES) };
+        iov = (struct iovec) { .iov_base = io->in + io->n_in,
+                               .iov_len = MIN(io->in_size - io->n_in, (size_t) READ_BYTES) };
         k = recvmsg(io->fd, &mh, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
         if (k < 0)
                 return errno == EAGAIN || errno == EINTR ? 1 : -errno;
@@ -209,7 +210,7 @@ int line_io_read(LineIO *io, LineHandler on_line, void *userdata) {
         return k;
 }
 
-/* ---- out ----------------------------------------------------------------------------------------------- */
+/* ---- out ------------------------------------------------------------------------------------ */
 
 int line_io_queue(LineIO *io, const char *line, size_t n, const int *fds, size_t n_fds) {
         LineOut *o;

@@ -2,8 +2,8 @@
 
 /* The typed frames in the DATA of /processes and the names of the ends; see protocol.h. */
 
-#include "basic/strings.h"
 #include "shared/protocol.h"
+#include "basic/strings.h"
 
 void frame_header(uint8_t ret[static FRAME_HEADER_LEN], FrameType type, uint32_t length) {
         ret[0] = (uint8_t) type;
@@ -20,7 +20,6 @@ static bool frame_is_piecewise(FrameType type) {
 /* Largest payload of a type, or -EPROTO for an unknown one. */
 static int64_t frame_max(FrameType type) {
         switch (type) {
-
         case FRAME_SPEC:
                 return AGENT_JSON_MAX;
 
@@ -53,8 +52,8 @@ static int frame_begin(FrameDecoder *d) {
         FrameType type = d->header[0];
         uint32_t length;
 
-        length = (uint32_t) d->header[1] << 24 | (uint32_t) d->header[2] << 16 | (uint32_t) d->header[3] << 8 |
-                 d->header[4];
+        length = (uint32_t) d->header[1] << 24 | (uint32_t) d->header[2] << 16 |
+                 (uint32_t) d->header[3] << 8 | d->header[4];
         if ((int64_t) length > frame_max(type))
                 return -EPROTO;
 
@@ -70,7 +69,8 @@ static int frame_begin(FrameDecoder *d) {
 }
 
 /* Passes on what of the payload is in data; *n becomes the number of bytes used. */
-static int frame_payload(FrameDecoder *d, const void *data, size_t *n, FrameHandler on_frame, void *userdata) {
+static int frame_payload(FrameDecoder *d, const void *data, size_t *n, FrameHandler on_frame,
+                         void *userdata) {
         FrameType type = d->header[0];
         int r = 0;
 

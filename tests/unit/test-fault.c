@@ -16,7 +16,8 @@ static const struct {
         { FAULT_UNAUTHORIZED, -EACCES, 401, 1, "Unauthorized", "unauthorized", "unauthorized" },
         { FAULT_ACCESS_DENIED, -EPERM, 403, 1, "AccessDenied", "access-denied", "forbidden" },
         { FAULT_NOT_FOUND, -ENOENT, 404, 4, "NotFound", "not-found", "not_found" },
-        { FAULT_METHOD_NOT_ALLOWED, -EOPNOTSUPP, 405, 1, "MethodNotAllowed", "method-not-allowed", "invalid_request" },
+        { FAULT_METHOD_NOT_ALLOWED, -EOPNOTSUPP, 405, 1, "MethodNotAllowed", "method-not-allowed",
+          "invalid_request" },
         { FAULT_INVALID_STATE, -EBUSY, 409, 3, "InvalidState", "invalid-state", "invalid_state" },
         { FAULT_ALREADY_EXISTS, -EEXIST, 409, 1, "AlreadyExists", "already-exists", "conflict" },
         { FAULT_TOO_LARGE, -E2BIG, 413, 1, "TooLarge", "too-large", "too_large" },
@@ -24,7 +25,8 @@ static const struct {
         { FAULT_NO_CAPACITY, -EAGAIN, 503, 1, "NoCapacity", "no-capacity", "host_unavailable" },
         { FAULT_NO_SPACE, -ENOSPC, 507, 1, "NoSpace", "no-space", "host_unavailable" },
         { FAULT_NO_KVM, -ENODEV, 503, 1, "NoKVM", "no-kvm", "host_unavailable" },
-        { FAULT_BACKEND_UNAVAILABLE, -EHOSTDOWN, 503, 1, "BackendUnavailable", "backend-unavailable", "host_unavailable" },
+        { FAULT_BACKEND_UNAVAILABLE, -EHOSTDOWN, 503, 1, "BackendUnavailable", "backend-unavailable",
+          "host_unavailable" },
         { FAULT_AGENT, -EREMOTEIO, 502, 1, "AgentUnreachable", "agent", "agent_error" },
         { FAULT_AGENT_NO_SPACE, -ENOSPC, 507, 1, "AgentNoSpace", "agent-no-space", "agent_error" },
         { FAULT_TIMEOUT, -ETIMEDOUT, 504, 1, "Timeout", "timeout", "agent_error" },
@@ -101,7 +103,8 @@ TEST(errnos) {
         for (size_t i = 0; i < ELEMENTSOF(errors); i++) {
                 _cleanup_(fault_done) Fault f = FAULT_NULL;
 
-                ASSERT_EQ(fault_set_errno(&f, errors[i].error, "Failed to open '%s'", "f"), -abs(errors[i].error));
+                ASSERT_EQ(fault_set_errno(&f, errors[i].error, "Failed to open '%s'", "f"),
+                          -abs(errors[i].error));
                 ASSERT_FAULT(f, errors[i].code, errors[i].message);
         }
 }

@@ -31,9 +31,18 @@ TEST(beneath) {
                 const char *path;
                 int r;
         } cases[] = {
-                { "d/f", 0 },          { "f", 0 },           { "d/../f", 0 },       { "../f", -EXDEV },
-                { "d/../../f", -EXDEV }, { "/etc/passwd", -EXDEV }, { "absolute", -ELOOP }, { "up", -ELOOP },
-                { "inside", -ELOOP },  { "to-d/f", -ELOOP }, { "nothing", -ENOENT }, { "", -ENOENT },
+                { "d/f", 0 },
+                { "f", 0 },
+                { "d/../f", 0 },
+                { "../f", -EXDEV },
+                { "d/../../f", -EXDEV },
+                { "/etc/passwd", -EXDEV },
+                { "absolute", -ELOOP },
+                { "up", -ELOOP },
+                { "inside", -ELOOP },
+                { "to-d/f", -ELOOP },
+                { "nothing", -ENOENT },
+                { "", -ENOENT },
         };
         int dir = make_dir();
 

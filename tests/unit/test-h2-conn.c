@@ -87,7 +87,11 @@ static void on_closed(H2Conn *c, int error, void *userdata) {
 }
 
 static const H2ConnHandlers handlers = {
-        .h2 = { .on_headers = on_headers, .on_data = on_data, .on_end = on_end, .on_writable = on_writable, .on_close = on_close },
+        .h2 = { .on_headers = on_headers,
+                .on_data = on_data,
+                .on_end = on_end,
+                .on_writable = on_writable,
+                .on_close = on_close },
         .on_closed = on_closed,
 };
 
@@ -109,7 +113,8 @@ static void settle(sd_event *e) {
 }
 
 static void request(Side *client, bool end) {
-        ASSERT_OK(h2_session_request(h2_conn_session(client->conn), "POST", "/", NULL, 0, end, NULL, &client->stream));
+        ASSERT_OK(h2_session_request(h2_conn_session(client->conn), "POST", "/", NULL, 0, end, NULL,
+                                     &client->stream));
 }
 
 TEST(echo) {
@@ -245,7 +250,8 @@ TEST(failure_keeps_the_fd) {
         ASSERT_OK(sd_event_new(&e));
         ASSERT_EQ(h2_conn_new(e, -EBADF, false, &handlers, &side, NULL, 0, &conn), -EBADF);
         regular = memfd_create("x", MFD_CLOEXEC);
-        ASSERT_EQ(h2_conn_new(e, regular, false, &handlers, &side, NULL, 0, &conn), -EPERM); /* epoll takes no files */
+        /* epoll takes no files */
+        ASSERT_EQ(h2_conn_new(e, regular, false, &handlers, &side, NULL, 0, &conn), -EPERM);
         ASSERT_NULL(conn);
         ASSERT_TRUE(fcntl(regular, F_GETFD) >= 0);
         close_fd(regular);

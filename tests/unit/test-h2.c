@@ -9,14 +9,14 @@
 /* What one end saw. Streams of one end share it. */
 typedef struct Side {
         H2Session *session;
-        H2Stream *stream;       /* the newest that on_headers told of */
+        H2Stream *stream; /* the newest that on_headers told of */
         unsigned n_headers, n_end, n_writable, n_close, n_goaway, n_want_write;
         bool end_in_head;
         uint32_t close_error;
         size_t n_data;
-        char text[128];         /* the first bytes of DATA */
-        bool hold;              /* do not consume */
-        bool echo;              /* server: 200 and send back what comes */
+        char text[128]; /* the first bytes of DATA */
+        bool hold;      /* do not consume */
+        bool echo;      /* server: 200 and send back what comes */
         bool reset_in_head, end_in_writable;
 } Side;
 
@@ -77,7 +77,8 @@ static void on_want_write(H2Session *s, void *userdata) {
         ((Side *) userdata)->n_want_write++;
 }
 
-static const H2Handlers handlers = { on_headers, on_data, on_end, on_writable, on_close, on_goaway, on_want_write };
+static const H2Handlers handlers = { on_headers, on_data,   on_end,       on_writable,
+                                     on_close,   on_goaway, on_want_write };
 
 /* Carries bytes from one end to the other until both are silent. */
 static bool carry(Side *from, Side *to) {
@@ -148,7 +149,8 @@ TEST(echo) {
         ASSERT_EQ(h2_session_peer_streams_max(client.session), H2_STREAMS_MAX);
         ASSERT_PTR(h2_session_userdata(client.session), &client);
 
-        ASSERT_OK(h2_session_request(client.session, "POST", "/processes?x=1", headers, 2, false, &client, &st));
+        ASSERT_OK(h2_session_request(client.session, "POST", "/processes?x=1", headers, 2, false, &client,
+                                     &st));
         ASSERT_EQ(client.n_want_write, 1);
         ASSERT_PTR(h2_stream_userdata(st), &client);
         ASSERT_PTR(h2_stream_session(st), client.session);
@@ -361,9 +363,10 @@ TEST(bad_requests) {
         static const struct {
                 const char *method, *path, *name, *value;
         } cases[] = {
-                { "GET", "/a b", "x", "y" },        { "GET", "/a\nb", "x", "y" },      { "GET", "/", "x", "a\r\nb: c" },
-                { "GET", "/", "X-Upper", "y" },     { "GET", "/", "a b", "y" },        { "GET", "/", "", "y" },
-                { "CONNECT", "a b", "x", "y" },     { "GE\nT", "/", "x", "y" },
+                { "GET", "/a b", "x", "y" },      { "GET", "/a\nb", "x", "y" },
+                { "GET", "/", "x", "a\r\nb: c" }, { "GET", "/", "X-Upper", "y" },
+                { "GET", "/", "a b", "y" },       { "GET", "/", "", "y" },
+                { "CONNECT", "a b", "x", "y" },   { "GE\nT", "/", "x", "y" },
         };
         H2Header many[H2_HEADERS_MAX] = {};
         Side client = {}, server = {};
@@ -373,13 +376,15 @@ TEST(bad_requests) {
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
                 const H2Header header = { cases[i].name, cases[i].value };
 
-                ASSERT_EQ(h2_session_request(client.session, cases[i].method, cases[i].path, &header, 1, true, NULL, &st),
+                ASSERT_EQ(h2_session_request(client.session, cases[i].method, cases[i].path, &header, 1,
+                                             true, NULL, &st),
                           -EINVAL);
         }
 
         for (size_t i = 0; i < ELEMENTSOF(many); i++)
                 many[i] = (H2Header) { "a", "b" };
-        ASSERT_EQ(h2_session_request(client.session, "GET", "/", many, H2_HEADERS_MAX - 3, true, NULL, &st), -E2BIG);
+        ASSERT_EQ(h2_session_request(client.session, "GET", "/", many, H2_HEADERS_MAX - 3, true, NULL, &st),
+                  -E2BIG);
         ASSERT_OK(h2_session_request(client.session, "GET", "/", many, H2_HEADERS_MAX - 4, true, NULL, &st));
         ASSERT_EQ(h2_session_n_streams(client.session), 1);
 
@@ -529,7 +534,8 @@ TEST(garbage) {
                 size_t n;
         } cases[] = {
                 { "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 27 },
-                { "\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16", 25 },
+                { "\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16\x16",
+                  25 },
                 { "{\"id\":1,\"verb\":\"describe\"}\n                         ", 50 },
                 { "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 30 },
                 { "\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377\377", 16 },

@@ -24,24 +24,25 @@ static void target_done(Target *t) {
 }
 
 static const JsonField fields[] = {
-        { "small", json_parse_u32, offsetof(Target, small), .min = 1, .max = 32, .flags = JSON_FIELD_ZERO_IS_DEFAULT },
+        { "small", json_parse_u32, offsetof(Target, small), .min = 1, .max = 32,
+          .flags = JSON_FIELD_ZERO_IS_DEFAULT },
         { "large", json_parse_u64, offsetof(Target, large) },
-        { "scaled_mb", json_parse_u64, offsetof(Target, scaled), .min = 128 * MIB, .max = 1 * GIB, .scale = MIB },
+        { "scaled_mb", json_parse_u64, offsetof(Target, scaled), .min = 128 * MIB, .max = 1 * GIB,
+          .scale = MIB },
         { "any", json_parse_i64, offsetof(Target, any) },
         { "flag", json_parse_bool, offsetof(Target, flag) },
         { "text", json_parse_string, offsetof(Target, text), .max = 8 },
-        { "name", json_parse_string, offsetof(Target, name), .flags = JSON_FIELD_NON_EMPTY, .valid = name_is_valid,
-          .expected = "a name like [a-z]" },
+        { "name", json_parse_string, offsetof(Target, name), .flags = JSON_FIELD_NON_EMPTY,
+          .valid = name_is_valid, .expected = "a name like [a-z]" },
         { "list", json_parse_strv, offsetof(Target, list), .max = 3, .item_max = 4, .total_max = 12 },
         { "map", json_parse_map, offsetof(Target, map), .min = 1, .max = 2, .item_max = 8, .total_max = 14 },
         { "object", json_parse_object, offsetof(Target, object) },
         {}
 };
 
-static const JsonField mandatory[] = {
-        { "text", json_parse_string, offsetof(Target, text), .flags = JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
-        {}
-};
+static const JsonField mandatory[] = { { "text", json_parse_string, offsetof(Target, text),
+                                         .flags = JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
+                                       {} };
 
 TEST(refusals) {
         static const struct {
@@ -78,7 +79,8 @@ TEST(refusals) {
                 { "{\"map\":{\"a=b\":\"1\"}}", "map: expected non-empty names without '='." },
                 { "{\"map\":{\"\":\"1\"}}", "map: expected non-empty names without '='." },
                 { "{\"map\":{\"a\":\"1234567\"}}", "map: expected entries of at most 8 bytes." },
-                { "{\"map\":{\"a\":\"12345\",\"b\":\"12345\"}}", "map: expected at most 14 bytes altogether." },
+                { "{\"map\":{\"a\":\"12345\",\"b\":\"12345\"}}",
+                  "map: expected at most 14 bytes altogether." },
                 { "{\"map\":{\"a\":\"\",\"b\":\"\",\"c\":\"\"}}", "map: expected at most 2 entries." },
                 { "{\"object\":[]}", "object: expected an object." },
         };
@@ -113,9 +115,10 @@ TEST(mandatory) {
 }
 
 TEST(accepted) {
-        static const char text[] = "{\"small\":32,\"large\":9223372036854775807,\"scaled_mb\":128,\"any\":-5,\"flag\":true,"
-                                   "\"text\":\"12345678\",\"name\":\"ab\",\"list\":[\"abcd\",\"\",\"c\"],"
-                                   "\"map\":{\"A\":\"1=2\",\"B\":\"\"},\"object\":{\"x\":1},\"unknown\":[{}]}";
+        static const char text[] =
+                        "{\"small\":32,\"large\":9223372036854775807,\"scaled_mb\":128,\"any\":-5,\"flag\":true,"
+                        "\"text\":\"12345678\",\"name\":\"ab\",\"list\":[\"abcd\",\"\",\"c\"],"
+                        "\"map\":{\"A\":\"1=2\",\"B\":\"\"},\"object\":{\"x\":1},\"unknown\":[{}]}";
         _cleanup_(target_done) Target t = { .text = strdup("old") };
         _cleanup_json_ json_t *v = NULL, *env = NULL, *list = NULL;
 
@@ -159,7 +162,8 @@ TEST(parse_text) {
                 { "[]", "invalid JSON body: expected an object." },
                 { "1", "invalid JSON body: line 1, column 1: '[' or '{' expected near '1'." },
                 { "{\"a\":1", "invalid JSON body: line 1, column 6: '}' expected near end of file." },
-                { "{\"a\":1,\"a\":2}", "invalid JSON body: line 1, column 10: duplicate object key near '\"a\"'." },
+                { "{\"a\":1,\"a\":2}",
+                  "invalid JSON body: line 1, column 10: duplicate object key near '\"a\"'." },
                 { "{\"a\":1}x", "invalid JSON body: line 1, column 8: end of file expected near 'x'." },
         };
         char deep[2 * JSON_DEPTH_MAX + 64];
@@ -189,7 +193,8 @@ TEST(parse_text) {
                         ASSERT_OK(json_parse_text(deep, strlen(deep), &nested, &fault));
                 else {
                         ASSERT_EQ(json_parse_text(deep, strlen(deep), &nested, &fault), -EINVAL);
-                        ASSERT_FAULT(fault, FAULT_INVALID_ARGS, "invalid JSON body: more than 32 levels deep.");
+                        ASSERT_FAULT(fault, FAULT_INVALID_ARGS,
+                                     "invalid JSON body: more than 32 levels deep.");
                 }
         }
 }

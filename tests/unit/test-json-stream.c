@@ -14,7 +14,7 @@
 typedef struct Fixture {
         sd_event *event;
         JsonStream *stream;
-        int peer;               /* raw */
+        int peer; /* raw */
 
         unsigned n_requests, n_events, n_closed, n_done;
         int close_error, done_error;
@@ -34,7 +34,8 @@ static void take_fds(Fixture *f, int *fds, size_t n_fds) {
                 f->fds[i] = TAKE_FD(fds[i]);
 }
 
-static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *message, int *fds, size_t n_fds, void *userdata) {
+static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *message, int *fds, size_t n_fds,
+                       void *userdata) {
         Fixture *f = userdata;
 
         f->n_requests++;
@@ -44,14 +45,17 @@ static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *mes
                 if (n_fds > 0)
                         ASSERT_OK(json_stream_reply(s, id, json_object_get(message, "body"), fds, n_fds));
                 else if (streq(verb, "fail"))
-                        ASSERT_OK(json_stream_reply_fault(s, id, &(Fault) { FAULT_NOT_FOUND, (char *) "No \xff thing." }));
+                        ASSERT_OK(json_stream_reply_fault(s, id,
+                                                          &(Fault) { FAULT_NOT_FOUND,
+                                                                     (char *) "No \xff thing." }));
                 else if (!streq(verb, "silent"))
                         ASSERT_OK(json_stream_reply(s, id, NULL, NULL, 0));
         }
         take_fds(f, fds, n_fds);
 }
 
-static void on_event(JsonStream *s, const char *name, json_t *message, int *fds, size_t n_fds, void *userdata) {
+static void on_event(JsonStream *s, const char *name, json_t *message, int *fds, size_t n_fds,
+                     void *userdata) {
         Fixture *f = userdata;
 
         f->n_events++;
@@ -71,7 +75,8 @@ static void on_closed(JsonStream *s, int error, void *userdata) {
         f->stream = json_stream_free(f->stream);
 }
 
-static void on_done(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *fault, void *userdata) {
+static void on_done(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *fault,
+                    void *userdata) {
         Fixture *f = userdata;
 
         f->n_done++;
@@ -124,7 +129,9 @@ static void say_with_fds(Fixture *f, const char *text, unsigned n_fds) {
                 struct cmsghdr align;
         } control = {};
         struct iovec iov = { (char *) text, strlen(text) };
-        struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+        struct msghdr mh = { .msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
                              .msg_controllen = CMSG_SPACE(sizeof(int) * n_fds) };
         struct cmsghdr *c = CMSG_FIRSTHDR(&mh);
 
@@ -173,11 +180,12 @@ TEST(what_is_received) {
                 JsonDialect dialect;
                 const char *said;
                 unsigned n_requests, n_events, n_done;
-                int closed;     /* 1: goes on */
+                int closed; /* 1: goes on */
                 const char *text;
         } cases[] = {
                 { JSON_DIALECT_CONTROL, "{\"id\":3,\"verb\":\"kill\"}\n", 1, 0, 0, 1, "kill" },
-                { JSON_DIALECT_CONTROL, "{\"event\":\"ready\"}\n{\"event\":\"exited\"}\n", 0, 2, 0, 1, "exited" },
+                { JSON_DIALECT_CONTROL, "{\"event\":\"ready\"}\n{\"event\":\"exited\"}\n", 0, 2, 0, 1,
+                  "exited" },
                 { JSON_DIALECT_CONTROL, "{\"id\":99,\"ok\":{}}\n", 0, 0, 0, 1, "" },
                 { JSON_DIALECT_CONTROL, "{\"id\":1,\"ok\":{}}\n{\"id\":1,\"ok\":{}}\n", 0, 0, 1, 1, "" },
                 { JSON_DIALECT_CONTROL, "{\"id\":1,\"error\":{}}\n", 0, 0, 1, 1, "" },
@@ -194,8 +202,10 @@ TEST(what_is_received) {
                 { JSON_DIALECT_CONTROL, "{\"event\":\"ready\"}", 0, 0, 0, 1, "" },
                 { JSON_DIALECT_QMP, "{\"QMP\":{\"version\":{}}}\r\n", 0, 1, 0, 1, "greeting" },
                 { JSON_DIALECT_QMP, "{\"return\":{},\"id\":1}\r\n", 0, 0, 1, 1, "" },
-                { JSON_DIALECT_QMP, "{\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"},\"id\":1}\n", 0, 0, 1, 1, "" },
-                { JSON_DIALECT_QMP, "{\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"}}\n", 0, 0, 1, -EPROTO, "" },
+                { JSON_DIALECT_QMP, "{\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"},\"id\":1}\n", 0,
+                  0, 1, 1, "" },
+                { JSON_DIALECT_QMP, "{\"error\":{\"class\":\"GenericError\",\"desc\":\"no\"}}\n", 0, 0, 1,
+                  -EPROTO, "" },
                 { JSON_DIALECT_QMP, "{\"timestamp\":{},\"event\":\"SHUTDOWN\"}\n", 0, 1, 0, 1, "SHUTDOWN" },
                 { JSON_DIALECT_QMP, "{\"id\":3,\"verb\":\"kill\"}\n", 0, 0, 1, -EPROTO, "" },
         };
@@ -204,7 +214,8 @@ TEST(what_is_received) {
                 Fixture f;
 
                 setup(&f, cases[i].dialect);
-                ASSERT_OK(json_stream_call(f.stream, "x", NULL, NULL, 0, USEC_INFINITY, on_done, &f, &f.call));
+                ASSERT_OK(json_stream_call(f.stream, "x", NULL, NULL, 0, USEC_INFINITY, on_done, &f,
+                                           &f.call));
                 say(&f, cases[i].said);
                 settle(&f);
                 ASSERT_EQ(f.n_requests, cases[i].n_requests);
@@ -229,7 +240,8 @@ TEST(both_sides) {
 
         setup(&f, JSON_DIALECT_CONTROL);
         g.event = sd_event_ref(f.event);
-        ASSERT_OK(json_stream_new(f.event, TAKE_FD(f.peer), JSON_DIALECT_CONTROL, 0, &handlers, &g, &g.stream));
+        ASSERT_OK(json_stream_new(f.event, TAKE_FD(f.peer), JSON_DIALECT_CONTROL, 0, &handlers, &g,
+                                  &g.stream));
 
         ASSERT_OK(json_stream_call(f.stream, "ping", NULL, NULL, 0, USEC_PER_SEC, on_done, &f, &f.call));
         ASSERT_EQ(f.n_done, 0);
@@ -246,7 +258,8 @@ TEST(both_sides) {
 
         /* fds there and back; the ones the other side does not take are closed, test-main.c counts */
         f.keep_fds = true;
-        ASSERT_OK(json_stream_call(f.stream, "fds", body, (int[]) { 0, 1, 2 }, 3, USEC_PER_SEC, on_done, &f, &f.call));
+        ASSERT_OK(json_stream_call(f.stream, "fds", body, (int[]) { 0, 1, 2 }, 3, USEC_PER_SEC, on_done, &f,
+                                   &f.call));
         settle(&f);
         ASSERT_EQ(g.n_fds, 3);
         ASSERT_EQ(f.n_fds, 3);
@@ -307,8 +320,8 @@ TEST(too_many_fds) {
         teardown(&f);
 
         setup(&f, JSON_DIALECT_CONTROL);
-        ASSERT_EQ(json_stream_call(f.stream, "x", NULL, (int[JSON_FDS_MAX + 1]) {}, JSON_FDS_MAX + 1, USEC_INFINITY, on_done,
-                                   &f, NULL),
+        ASSERT_EQ(json_stream_call(f.stream, "x", NULL, (int[JSON_FDS_MAX + 1]) {}, JSON_FDS_MAX + 1,
+                                   USEC_INFINITY, on_done, &f, NULL),
                   -E2BIG);
         teardown(&f);
 }
@@ -367,7 +380,8 @@ TEST(call_limit) {
         setup(&f, JSON_DIALECT_CONTROL);
         for (unsigned i = 0; i < CALLS_MAX; i++)
                 ASSERT_OK(json_stream_call(f.stream, "x", NULL, NULL, 0, USEC_INFINITY, on_done, &f, NULL));
-        ASSERT_EQ(json_stream_call(f.stream, "x", NULL, NULL, 0, USEC_INFINITY, on_done, &f, &f.call), -ENOBUFS);
+        ASSERT_EQ(json_stream_call(f.stream, "x", NULL, NULL, 0, USEC_INFINITY, on_done, &f, &f.call),
+                  -ENOBUFS);
         ASSERT_NULL(f.call);
 
         close_fd(TAKE_FD(f.peer));
@@ -414,7 +428,8 @@ TEST(slow_reader) {
                 ASSERT_OK(json_stream_event(f.stream, "x", body));
         settle(&f);
 
-        ASSERT_OK(json_stream_new(f.event, TAKE_FD(f.peer), JSON_DIALECT_CONTROL, 0, &handlers, &g, &g.stream));
+        ASSERT_OK(json_stream_new(f.event, TAKE_FD(f.peer), JSON_DIALECT_CONTROL, 0, &handlers, &g,
+                                  &g.stream));
         settle(&f);
         ASSERT_EQ(g.n_events, 12);
         json_stream_free(g.stream);

@@ -11,18 +11,18 @@
 static char line[8192];
 
 /* Runs the statement with stderr caught; what it wrote is in 'line'. */
-#define CATCH(statement)                                                                                                \
-        do {                                                                                                            \
-                int fds_[2], saved_ = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);                                         \
-                ssize_t n_;                                                                                             \
-                ASSERT_EQ(pipe2(fds_, O_CLOEXEC | O_NONBLOCK), 0);                                                      \
-                (void) dup2(fds_[1], STDERR_FILENO);                                                                    \
-                statement;                                                                                              \
-                (void) dup2(saved_, STDERR_FILENO);                                                                     \
-                n_ = read(fds_[0], line, sizeof(line) - 1);                                                             \
-                line[MAX(n_, (ssize_t) 0)] = 0;                                                                         \
-                close_fd(saved_);                                                                                       \
-                close_many(fds_, 2);                                                                                    \
+#define CATCH(statement)                                                        \
+        do {                                                                    \
+                int fds_[2], saved_ = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3); \
+                ssize_t n_;                                                     \
+                ASSERT_EQ(pipe2(fds_, O_CLOEXEC | O_NONBLOCK), 0);              \
+                (void) dup2(fds_[1], STDERR_FILENO);                            \
+                statement;                                                      \
+                (void) dup2(saved_, STDERR_FILENO);                             \
+                n_ = read(fds_[0], line, sizeof(line) - 1);                     \
+                line[MAX(n_, (ssize_t) 0)] = 0;                                 \
+                close_fd(saved_);                                               \
+                close_many(fds_, 2);                                            \
         } while (0)
 
 TEST(levels) {
@@ -30,10 +30,10 @@ TEST(levels) {
                 const char *s;
                 int r;
         } cases[] = {
-                { "emerg", 0 },  { "alert", 1 }, { "crit", 2 },  { "err", 3 },         { "error", 3 },
-                { "warning", 4 }, { "notice", 5 }, { "info", 6 }, { "debug", 7 },       { "0", 0 },
-                { "7", 7 },      { "8", -EINVAL }, { "77", -EINVAL }, { "", -EINVAL }, { "Info", -EINVAL },
-                { NULL, -EINVAL },
+                { "emerg", 0 },    { "alert", 1 },   { "crit", 2 },       { "err", 3 },
+                { "error", 3 },    { "warning", 4 }, { "notice", 5 },     { "info", 6 },
+                { "debug", 7 },    { "0", 0 },       { "7", 7 },          { "8", -EINVAL },
+                { "77", -EINVAL }, { "", -EINVAL },  { "Info", -EINVAL }, { NULL, -EINVAL },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++)

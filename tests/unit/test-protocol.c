@@ -5,7 +5,7 @@
 #include "tests/unit/test.h"
 
 typedef struct Seen {
-        char text[256];         /* "o3:abc " for each call */
+        char text[256]; /* "o3:abc " for each call */
         size_t n_calls, n_bytes;
         int answer;
 } Seen;
@@ -16,8 +16,8 @@ static int on_frame(FrameType type, const void *payload, size_t n, void *userdat
         s->n_calls++;
         s->n_bytes += n;
         if (n < 32)
-                (void) snprintf(s->text + strlen(s->text), sizeof(s->text) - strlen(s->text), "%c%zu:%.*s ", type, n, (int) n,
-                                (const char *) payload);
+                (void) snprintf(s->text + strlen(s->text), sizeof(s->text) - strlen(s->text), "%c%zu:%.*s ",
+                                type, n, (int) n, (const char *) payload);
         return s->answer;
 }
 
@@ -74,7 +74,7 @@ TEST(largest) {
                 FrameType type;
                 uint32_t max;
         } cases[] = {
-                { FRAME_SPEC, AGENT_JSON_MAX },     { FRAME_STDIN, FRAME_PAYLOAD_MAX },
+                { FRAME_SPEC, AGENT_JSON_MAX },      { FRAME_STDIN, FRAME_PAYLOAD_MAX },
                 { FRAME_STDOUT, FRAME_PAYLOAD_MAX }, { FRAME_STDERR, FRAME_PAYLOAD_MAX },
                 { FRAME_PTY, FRAME_PAYLOAD_MAX },    { FRAME_STARTED, FRAME_PAYLOAD_MAX },
                 { FRAME_EXIT, FRAME_PAYLOAD_MAX },

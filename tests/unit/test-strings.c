@@ -107,8 +107,9 @@ TEST(booleans) {
                 const char *s;
                 int r;
         } cases[] = {
-                { "yes", 1 }, { "Yes", 1 }, { "true", 1 }, { "on", 1 }, { "1", 1 },       { "no", 0 },
-                { "FALSE", 0 }, { "off", 0 }, { "0", 0 },  { "", -EINVAL }, { "2", -EINVAL }, { "yess", -EINVAL },
+                { "yes", 1 }, { "Yes", 1 },    { "true", 1 },    { "on", 1 },
+                { "1", 1 },   { "no", 0 },     { "FALSE", 0 },   { "off", 0 },
+                { "0", 0 },   { "", -EINVAL }, { "2", -EINVAL }, { "yess", -EINVAL },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++)
@@ -193,9 +194,15 @@ TEST(percents) {
                 int r;
                 unsigned value;
         } cases[] = {
-                { "0%", 0, 0 },          { "80%", 0, 80 },        { "1000%", 0, 1000 }, { "1001%", -ERANGE, 0 },
-                { "99999999999999999999999%", -ERANGE, 0 },       { "80", -EINVAL, 0 }, { "%", -EINVAL, 0 },
-                { "80%%", -EINVAL, 0 },  { "-1%", -EINVAL, 0 },
+                { "0%", 0, 0 },
+                { "80%", 0, 80 },
+                { "1000%", 0, 1000 },
+                { "1001%", -ERANGE, 0 },
+                { "99999999999999999999999%", -ERANGE, 0 },
+                { "80", -EINVAL, 0 },
+                { "%", -EINVAL, 0 },
+                { "80%%", -EINVAL, 0 },
+                { "-1%", -EINVAL, 0 },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
@@ -230,7 +237,8 @@ TEST(formats) {
                 ASSERT_STREQ(format_timespan(buffer, cases[i].value), cases[i].span);
         }
 
-        ASSERT_STREQ(format_rfc3339(buffer, UINT64_C(1777716000) * USEC_PER_SEC + 999999), "2026-05-02T10:00:00Z");
+        ASSERT_STREQ(format_rfc3339(buffer, UINT64_C(1777716000) * USEC_PER_SEC + 999999),
+                     "2026-05-02T10:00:00Z");
         ASSERT_STREQ(format_rfc3339(buffer, 0), "1970-01-01T00:00:00Z");
         ASSERT_STREQ(format_rfc3339(buffer, UINT64_MAX), "n/a");
 }
@@ -344,11 +352,18 @@ TEST(base64) {
         static const struct {
                 const char *plain, *text;
         } cases[] = {
-                { "", "" },           { "f", "Zg==" },         { "fo", "Zm8=" },         { "foo", "Zm9v" },
-                { "foob", "Zm9vYg==" }, { "fooba", "Zm9vYmE=" }, { "foobar", "Zm9vYmFy" }, { "\xff\xfe\xfb", "//77" },
+                { "", "" },
+                { "f", "Zg==" },
+                { "fo", "Zm8=" },
+                { "foo", "Zm9v" },
+                { "foob", "Zm9vYg==" },
+                { "fooba", "Zm9vYmE=" },
+                { "foobar", "Zm9vYmFy" },
+                { "\xff\xfe\xfb", "//77" },
         };
         static const char *const bad[] = {
-                "Z", "Zg", "Zg=", "Z===", "====", "Zh==", "Zm9=", "Zg==Zg==", "Zm9v\n", "Zm 9", "Zm9-", "=Zg=",
+                "Z",    "Zg",       "Zg=",    "Z===", "====", "Zh==",
+                "Zm9=", "Zg==Zg==", "Zm9v\n", "Zm 9", "Zm9-", "=Zg=",
         };
         size_t n;
 
@@ -384,8 +399,10 @@ TEST(display) {
                 { "a\0b", 3, "a\\x00b" },
                 { "\x7f", 1, "\\x7f" },
                 { "\xff\xc3", 2, "\\xff\\xc3" },
-                { "\xc2\x9b", 2, "\\xc2\\x9b" },             /* CSI as a C1 control */
-                { "a\xe2\x80\xae" "b", 5, "a\\xe2\\x80\\xaeb" }, /* right-to-left override */
+                { "\xc2\x9b", 2, "\\xc2\\x9b" }, /* CSI as a C1 control */
+                { "a\xe2\x80\xae"
+                  "b",
+                  5, "a\\xe2\\x80\\xaeb" }, /* right-to-left override */
                 { "\xe2\x81\xa6", 3, "\\xe2\\x81\\xa6" },
                 { "\xd8\x9c", 2, "\\xd8\\x9c" },
                 { "\xe2\x80\xa6", 3, "\xe2\x80\xa6" }, /* an ellipsis is fine */
