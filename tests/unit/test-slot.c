@@ -115,13 +115,14 @@ TEST(links) {
         ASSERT_OK(link_remove_other_addresses(place.links, ifindex, address("192.0.2.2")));
         ASSERT_EQ(link_add_default_route(place.links, ifindex, address("198.51.100.1")), -EIO);
         ASSERT_OK(link_set(place.links, ifindex, &up));
-        ASSERT_OK(link_add_veth(place.links, "wv-7", "peer", place.netns_fd));
-        ASSERT_EQ(link_add_veth(place.links, "other", "wv-7", place.netns_fd), -EEXIST);
+        ASSERT_OK(link_add_veth(place.links, "wv-7", 77, "peer", place.netns_fd));
+        ASSERT_EQ(link_add_veth(place.links, "other", 0, "wv-7", place.netns_fd), -EEXIST);
         ASSERT_EQ(link_find(place.links, "other", &again), -ENODEV);
-        ASSERT_OK(link_add_veth(place.links, "wv-x", "peer2", place.netns_fd));
+        ASSERT_OK(link_add_veth(place.links, "wv-x", 0, "peer2", place.netns_fd));
         ASSERT_OK(link_add_dummy(place.links, "wv-9")); /* no veth: not ours */
         ASSERT_EQ(n_links(&place), 1);
         ASSERT_OK(link_find(place.links, "wv-7", &ifindex));
+        ASSERT_EQ(ifindex, 77);
         ASSERT_OK(link_remove(place.links, ifindex));
         ASSERT_EQ(link_remove(place.links, ifindex), -ENODEV);
         ASSERT_EQ(n_links(&place), 0);
@@ -129,8 +130,8 @@ TEST(links) {
 
 TEST(tap) {
         _cleanup_(place_done) Place place = place_new();
-        _cleanup_close_ int fd = tap_open("tap0"), second = tap_open("tap0"),
-                            long_name = tap_open("a-name-too-long-");
+        _cleanup_close_ int fd = tap_open("tap0", 0), second = tap_open("tap0", 0),
+                            long_name = tap_open("a-name-too-long-", 0);
         unsigned ifindex;
 
         ASSERT_TRUE(fd >= 0);
@@ -152,7 +153,7 @@ TEST(rules) {
         ASSERT_OK(nft_apply_host(&good, &fault));
         ASSERT_EQ(nft_apply_host(&bad, &fault), -EIO);
         ASSERT_EQ(fault.code, FAULT_INTERNAL);
-        tap = tap_open("tap0");
+        tap = tap_open("tap0", 0);
         ASSERT_EQ(nft_apply_slot(&good, "no address", "up0", &second), -EIO);
         ASSERT_OK(nft_apply_slot(&good, "10.11.0.3", "up0", NULL));
 }
@@ -288,8 +289,8 @@ TEST(names_of_the_dead) {
         Slot *s = NULL;
 
         /* links that a dying namespace has not given up yet: their indices are passed over */
-        ASSERT_OK(link_add_veth(place.links, "wv-1", "x1", place.netns_fd));
-        ASSERT_OK(link_add_veth(place.links, "wv-3", "x3", place.netns_fd));
+        ASSERT_OK(link_add_veth(place.links, "wv-1", 0, "x1", place.netns_fd));
+        ASSERT_OK(link_add_veth(place.links, "wv-3", 0, "x3", place.netns_fd));
         ASSERT_OK(slot_pool_claim(p, &s, NULL));
         ASSERT_EQ(slot_index(s), 2);
         s = slot_release(s);

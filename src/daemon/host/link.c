@@ -28,6 +28,8 @@
 #include "basic/strings.h"
 #include "daemon/host/link.h"
 
+#define MESSAGE_BYTES_MAX (32 * KIB) /* the kernel sends no larger part of a list */
+
 struct LinkSocket {
         struct nl_sock *sock;
 };
@@ -74,6 +76,12 @@ int link_socket_new(LinkSocket **ret) {
         r = nl_connect(s->sock, NETLINK_ROUTE);
         if (r < 0)
                 return nl_to_errno(r);
+
+        /* Without this libnl receives each answer twice, first to see its length. */
+        r = nl_socket_set_msg_buf_size(s->sock, MESSAGE_BYTES_MAX);
+        if (r < 0)
+                return nl_to_errno(r);
+        nl_socket_disable_msg_peek(s->sock);
 
         *ret = TAKE_PTR(s);
         return 0;
@@ -126,7 +134,8 @@ int link_add_dummy(LinkSocket *s, const char *name) {
         return r;
 }
 
-int link_add_veth(LinkSocket *s, const char *name, const char *peer_name, int peer_netns_fd) {
+int link_add_veth(LinkSocket *s, const char *name, unsigned ifindex, const char *peer_name,
+                  int peer_netns_fd) {
         struct rtnl_link *link, *peer;
         int r;
 
@@ -135,6 +144,8 @@ int link_add_veth(LinkSocket *s, const char *name, const char *peer_name, int pe
                 return -ENOMEM;
 
         rtnl_link_set_name(link, name);
+        if (ifindex > 0)
+                rtnl_link_set_ifindex(link, (int) ifindex);
         peer = rtnl_link_veth_get_peer(link);
         rtnl_link_set_name(peer, peer_name);
         rtnl_link_set_ns_fd(peer, peer_netns_fd);
@@ -330,7 +341,7 @@ int link_foreach_numbered(LinkSocket *s, const char *prefix, LinkNumbered on_lin
         return 0;
 }
 
-int tap_open(const char *name) {
+int tap_open(const char *name, unsigned ifindex) {
         struct ifreq request = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR };
         _cleanup_close_ int fd = -EBADF;
 
@@ -340,6 +351,9 @@ int tap_open(const char *name) {
         strcpy(request.ifr_name, name);
         fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
         if (fd < 0)
+                return -errno;
+
+        if (ifindex > 0 && ioctl(fd, TUNSETIFINDEX, &ifindex) < 0)
                 return -errno;
 
         if (ioctl(fd, TUNSETIFF, &request) < 0)

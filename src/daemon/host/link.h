@@ -34,10 +34,10 @@ int link_find(LinkSocket *s, const char *name, unsigned *ret_ifindex);
 int link_add_dummy(LinkSocket *s, const char *name);
 
 /*
- * Makes a veth pair: name here, peer in the namespace of peer_netns_fd. 0, -EEXIST when one of the names is
- * taken, …
+ * Makes a veth pair: name here, with this ifindex (0: the next free one), and peer in the namespace of
+ * peer_netns_fd. 0, -EEXIST when one of the names is taken, …
  */
-int link_add_veth(LinkSocket *s, const char *name, const char *peer, int peer_netns_fd);
+int link_add_veth(LinkSocket *s, const char *name, unsigned ifindex, const char *peer, int peer_netns_fd);
 
 int link_set(LinkSocket *s, unsigned ifindex, const LinkSettings *settings);
 
@@ -61,7 +61,7 @@ typedef int (*LinkNumbered)(unsigned number, unsigned ifindex, void *userdata);
 int link_foreach_numbered(LinkSocket *s, const char *prefix, LinkNumbered on_link, void *userdata);
 
 /*
- * Makes a tap (IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, one queue) in the current namespace: fd or -errno. It goes
- * with its fd.
+ * Makes a tap (IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, one queue) in the current namespace, with this ifindex (0: the
+ * next free one): fd or -errno. It goes with its fd.
  */
-int tap_open(const char *name);
+int tap_open(const char *name, unsigned ifindex);

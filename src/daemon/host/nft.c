@@ -139,7 +139,6 @@ static char *slot_chains(const NftAddresses *a, const char *address, const char 
                         "    ip daddr %4$s tcp dport 53 ct state new ct count over %7$u"
                         " counter name connections drop\n"
                         "    ip daddr %4$s meta l4proto { tcp, udp } th dport 53 accept\n"
-                        "    ip daddr @private4 counter name private drop\n"
                         "    ct state new ct count over %6$u counter name connections drop\n"
                         "    accept\n"
                         "  }\n",
@@ -156,11 +155,12 @@ static const char *const ingress_counters[] = { "mac",      "tagged",   "arp_goo
 static const char *const slot_counters[] = { "ipv6",    "invalid", "connections", "private",
                                              "inbound", "local",   NULL };
 
-/* "table FAMILY NAME {" with counters and sets; the chains and "}" are the caller's. */
-static char *table_head(const char *family, const char *name, const char *const *counters) {
+/* "table FAMILY NAME {" with sets and counters; the chains and "}" are the caller's. */
+static char *table_head(const char *family, const char *name, const char *sets,
+                        const char *const *counters) {
         char *text;
 
-        text = asprintf_null("table %s %s {\n%s", family, name, address_sets);
+        text = asprintf_null("table %s %s {\n%s", family, name, sets);
         for (; text && *counters; counters++) {
                 char *longer = strjoin(text, "  counter ", *counters, " {\n  }\n");
 
@@ -195,7 +195,7 @@ static int nft_run(const char *script, Fault *reterr) {
 int nft_apply_host(const NftAddresses *a, Fault *reterr) {
         _cleanup_free_ char *head = NULL, *chains = NULL, *script = NULL;
 
-        head = table_head("inet", "wrenn", host_counters);
+        head = table_head("inet", "wrenn", address_sets, host_counters);
         chains = host_chains(a);
         if (head && chains)
                 script = strjoin("table inet wrenn\ndelete table inet wrenn\n", head, chains, "}\n");
@@ -209,9 +209,9 @@ int nft_apply_slot(const NftAddresses *a, const char *address, const char *uplin
         _cleanup_free_ char *ingress_head = NULL, *ingress = NULL, *head = NULL, *chains = NULL,
                             *script = NULL;
 
-        ingress_head = table_head("netdev", "slot", ingress_counters);
+        ingress_head = table_head("netdev", "slot", address_sets, ingress_counters);
         ingress = slot_ingress(a);
-        head = table_head("inet", "slot", slot_counters);
+        head = table_head("inet", "slot", "", slot_counters);
         chains = slot_chains(a, address, uplink);
         if (ingress_head && ingress && head && chains)
                 script = strjoin(ingress_head, ingress, "}\n", head, chains, "}\n");

@@ -27,6 +27,13 @@
 #include "shared/event.h"
 #include "shared/protocol.h"
 
+/* In a new namespace the numbers of links are ours to choose; "lo" is always the first. */
+enum {
+        IFINDEX_LO = 1,
+        IFINDEX_UPLINK,
+        IFINDEX_TAP,
+};
+
 #define UPLINK_IFNAME      "up0"              /* a slot's end of its veth */
 #define ADDRESSES_PER_SLOT 2U                 /* a /31: the host's end, the slot's */
 #define RETRY_USEC         (5 * USEC_PER_SEC) /* after a slot could not be made */
@@ -148,7 +155,7 @@ static int pool_next_index(SlotPool *p, unsigned *ret) {
 
 /* With the process in the slot's namespace. Rules stand before the first link is up. */
 static int slot_build_inside(Slot *s, Fault *reterr) {
-        static const LinkSettings loopback = { .up = true, .no_ipv6 = true };
+        static const LinkSettings loopback = { .up = true };
         static const LinkSettings router = { .up = true, .forward = true, .strict = true, .no_ipv6 = true };
         static const LinkSettings gateway_end = {
                 .mac = GUEST_GATEWAY_MAC, .up = true, .forward = true, .strict = true, .no_ipv6 = true
@@ -156,7 +163,6 @@ static int slot_build_inside(Slot *s, Fault *reterr) {
         const SlotPool *p = s->pool;
         _cleanup_(link_socket_freep) LinkSocket *links = NULL;
         char host_name[32];
-        unsigned lo, tap, uplink;
         struct in_addr gateway;
         int r;
 
@@ -167,11 +173,11 @@ static int slot_build_inside(Slot *s, Fault *reterr) {
         if (r < 0)
                 return r;
 
-        r = link_add_veth(links, UPLINK_IFNAME, host_name, p->host_netns_fd);
+        r = link_add_veth(links, UPLINK_IFNAME, IFINDEX_UPLINK, host_name, p->host_netns_fd);
         if (r < 0)
                 return r;
 
-        s->tap_fd = tap_open(GUEST_TAP_IFNAME);
+        s->tap_fd = tap_open(GUEST_TAP_IFNAME, IFINDEX_TAP);
         if (s->tap_fd < 0)
                 return s->tap_fd;
 
@@ -179,15 +185,14 @@ static int slot_build_inside(Slot *s, Fault *reterr) {
         if (r < 0)
                 return r;
 
-        if ((r = link_find(links, "lo", &lo)) < 0 || (r = link_find(links, GUEST_TAP_IFNAME, &tap)) < 0 ||
-            (r = link_find(links, UPLINK_IFNAME, &uplink)) < 0 ||
-            (r = link_add_address(links, tap, gateway, GUEST_PREFIXLEN4)) < 0 ||
-            (r = link_add_address(links, uplink, slot_own_end(s), 31)) < 0 ||
-            (r = link_set(links, lo, &loopback)) < 0 || (r = link_set(links, tap, &gateway_end)) < 0 ||
-            (r = link_set(links, uplink, &router)) < 0)
+        if ((r = link_add_address(links, IFINDEX_TAP, gateway, GUEST_PREFIXLEN4)) < 0 ||
+            (r = link_add_address(links, IFINDEX_UPLINK, slot_own_end(s), 31)) < 0 ||
+            (r = link_set(links, IFINDEX_LO, &loopback)) < 0 ||
+            (r = link_set(links, IFINDEX_TAP, &gateway_end)) < 0 ||
+            (r = link_set(links, IFINDEX_UPLINK, &router)) < 0)
                 return r;
 
-        return link_add_default_route(links, uplink, slot_host_end(s));
+        return link_add_default_route(links, IFINDEX_UPLINK, slot_host_end(s));
 }
 
 static int slot_build_host_end(Slot *s) {
