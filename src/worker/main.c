@@ -27,6 +27,7 @@ static const struct {
 } jobs[] = {
         { "build-template", worker_build_template },
         { "import-template", worker_import_template },
+        { "prepare-kernel", worker_prepare_kernel },
 };
 
 typedef struct Reporter {
