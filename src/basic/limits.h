@@ -75,7 +75,26 @@
 #define HTTP_BODY_RATE_BYTES          KIB                 /* per second, after HTTP_HEAD_USEC */
 #define HTTP_IDLE_USEC                (75 * USEC_PER_SEC) /* keep-alive between requests */
 #define HTTP_WRITE_STALL_USEC         (30 * USEC_PER_SEC)
-#define KEY_CACHE_MAX                 1024U
+#define HTTP_CONNECTIONS_RESERVE      16U /* the last ones are kept for root on the Unix socket */
+#define HTTP_CONNECTIONS_PER_KEY_MAX  256U
+/* a refused client may read its answer for so long */
+#define HTTP_LINGER_USEC           (1 * USEC_PER_SEC)
+#define HTTP_LINGER_BYTES          (64 * KIB) /* and send so much more, unread */
+#define HTTP_RELAY_BYTES           (64 * KIB) /* of one connection, buffered, each way */
+#define HTTP_PEERS_MAX             4096U      /* remembered */
+#define HTTP_AUTH_FAILURES_BURST   32U        /* of one peer */
+#define HTTP_AUTH_FAILURES_PER_SEC 4U
+#define KEY_CACHE_MAX              1024U
+#define KEY_MISSES_MAX             256U /* unknown keys remembered */
+#define KEY_LEN_MAX                256U
+#define EXEC_OUTPUT_TOTAL_MAX      (256 * MIB) /* captured at any time by all foreground execs */
+#define EXEC_PENDING_MAX           256U        /* execs of one capsule that wait for a stream */
+#define REQUESTS_WAITING_MAX       1024U       /* for the daemon to come back */
+/* a request waits so long for wrennd to come back */
+#define BUS_WAIT_USEC (10 * USEC_PER_SEC)
+#define BUS_CALL_USEC (25 * USEC_PER_SEC)
+/* a create that takes longer is answered "starting" */
+#define CREATE_ANSWER_USEC (4 * USEC_PER_SEC)
 
 /* D-Bus */
 #define BUS_PENDING_PER_UID_MAX 32U

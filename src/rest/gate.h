@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The gate: accepts the connections, follows every request with http-scan, and relays what is good to
+ * libmicrohttpd over a socketpair. It refuses with the JSON envelope and closes, holds the deadlines and
+ * quotas (threats.md N3-N7, N10), and keeps one request of a connection in libmicrohttpd at a time: the next
+ * head is read once the answer before it is out. So a refusal never overtakes an answer. A connection costs
+ * libmicrohttpd nothing before its first good head.
+ */
+
+#include <systemd/sd-event.h>
+
+#include "basic/fault.h"
+#include "rest/http-policy.h"
+#include "rest/http-scan.h"
+#include "rest/peer.h"
+
+typedef struct Gate Gate;
+typedef struct GateConn GateConn;
+
+typedef enum GateVerdict {
+        GATE_PASS,   /* relay it */
+        GATE_WAIT,   /* gate_conn_pass() or gate_conn_refuse() comes later */
+        GATE_REFUSE, /* answer *ret_refusal and close */
+} GateVerdict;
+
+typedef struct GateRefusal {
+        Fault fault;
+        char header[128]; /* "" or one more header line with CR LF */
+} GateRefusal;
+
+static inline void gate_refusal_done(GateRefusal *r) {
+        fault_done(&r->fault);
+}
+
+typedef struct GateHandlers {
+        /* A good head of an allowed host. The slices of head point into data; both end with the call.
+         * body_max: set on GATE_PASS. */
+        GateVerdict (*on_head)(GateConn *c, const HttpHead *head, const char *data, HttpHostClass host,
+                               uint64_t *ret_body_max, GateRefusal *ret_refusal, void *userdata);
+        /* Hand this end of the socketpair to libmicrohttpd; takes fd in every case. Take a reference of c
+         * for as long. */
+        int (*on_attach)(GateConn *c, int fd, void *userdata);
+        /* Bytes wait in the socketpair of c: run libmicrohttpd, then gate_flush(). */
+        void (*on_relayed)(GateConn *c, void *userdata);
+        /* The client left while its request waits (GATE_WAIT) or is in libmicrohttpd. The socketpair is
+         * closed already. */
+        void (*on_gone)(GateConn *c, void *userdata);
+} GateHandlers;
+
+typedef struct GateConfig {
+        char **hosts;             /* additional names for Host; borrowed */
+        unsigned connections_max; /* 0: HTTP_CONNECTIONS_MAX, and less where RLIMIT_NOFILE demands it */
+        unsigned connections_per_peer_max;
+        uint64_t first_byte_usec, head_usec, idle_usec,
+                        write_stall_usec; /* 0: the limit of basic/limits.h */
+} GateConfig;
+
+int gate_new(sd_event *e, const GateConfig *config, const GateHandlers *handlers, void *userdata,
+             Gate **ret);
+/* Closes all connections at once; on_gone runs for those with a request. */
+void gate_close_all(Gate *g);
+Gate* gate_free(Gate *g);
+DEFINE_CLEANUP(Gate, gate_free)
+
+/* Accepts from this listening socket; takes fd on success. */
+int gate_add_listener(Gate *g, int fd);
+/* Stops accepting, closes idle connections, closes the others behind their answer; on_idle runs once none is
+ * left. */
+void gate_drain(Gate *g, void (*on_idle)(void *userdata), void *userdata);
+unsigned gate_n_connections(const Gate *g);
+
+/* Drains the answers of all connections whose request was completed since the last call. */
+void gate_flush(Gate *g);
+
+/* Verdicts that come later than on_head(). Nothing happens when the client left meanwhile. */
+void gate_conn_pass(GateConn *c, uint64_t body_max);
+void gate_conn_refuse(GateConn *c, const GateRefusal *refusal);
+
+/* libmicrohttpd is done with this connection's request (MHD_OPTION_NOTIFY_COMPLETED); gate_flush() must
+ * follow. */
+void gate_conn_completed(GateConn *c);
+/* The connection was upgraded: from now on bytes are relayed unread, in both directions, without deadlines.
+ */
+void gate_conn_tunnel(GateConn *c);
+
+GateConn* gate_conn_ref(GateConn *c);
+GateConn* gate_conn_unref(GateConn *c);
+DEFINE_CLEANUP(GateConn, gate_conn_unref)
+Peer* gate_conn_peer(const GateConn *c);
+/* What the connection's last request was authenticated as; freed when replaced and when the connection ends.
+ */
+void gate_conn_set_session(GateConn *c, void *session, void (*session_free)(void *session));
+void* gate_conn_session(const GateConn *c);
+/* The handler's mark of the request that waits or is in libmicrohttpd; the gate only keeps it. */
+void gate_conn_set_request(GateConn *c, void *request);
+void* gate_conn_request(const GateConn *c);
+bool gate_conn_is_gone(const GateConn *c);

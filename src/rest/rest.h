@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * wrenn-restd: the gate in front, libmicrohttpd behind it, both in one event loop; requests, their answers
+ * and the parts that handlers use. A request is made when the gate has seen a good head, authenticated
+ * before its body is read, and freed when libmicrohttpd is done with it. A handler that must wait keeps an
+ * operation in the request; freeing the request frees (and thereby cancels) it.
+ */
+
+#include <jansson.h>
+#include <systemd/sd-event.h>
+
+#include "basic/fault.h"
+#include "rest/auth.h"
+#include "rest/bus-client.h"
+#include "rest/channel.h"
+#include "rest/gate.h"
+#include "rest/route.h"
+#include "shared/json-field.h"
+
+struct MHD_Connection;
+struct MHD_Daemon;
+struct MHD_Response;
+
+typedef struct RestServer {
+        sd_event *event;
+        Gate *gate;
+        struct MHD_Daemon *mhd;
+        sd_event_source *mhd_source, *pump_source;
+        bool pumping, pump_again;
+        GateConn *attaching; /* weak: while MHD_add_connection() runs */
+
+        BusClient *bus;
+        Auth *auth;
+        ChannelTable *channels;
+        struct CreateOp *creates;   /* that wait for a state (capsules.c) */
+        uint64_t exec_output_bytes; /* captured now by all execs (EXEC_OUTPUT_TOTAL_MAX) */
+        unsigned n_waiting;         /* requests that wait for the daemon */
+} RestServer;
+
+struct RestRequest {
+        RestServer *server;                /* weak */
+        GateConn *conn;                    /* weak: outlives the request */
+        struct MHD_Connection *connection; /* NULL before libmicrohttpd has seen the head */
+        const RestRoute *route;
+        char *args[ROUTE_ARGS_MAX];
+        AuthKey *key; /* NULL on open routes */
+
+        uint8_t key_hash[AUTH_HASH_LEN];
+        BusWait *wait; /* for the daemon to be there */
+        AuthCall *auth_call;
+
+        char *body; /* NUL-terminated */
+        size_t n_body, n_body_allocated;
+        uint64_t begin_usec; /* CLOCK_MONOTONIC, when the handler ran */
+
+        bool in_handler, handled, suspended, answered, gone;
+        void *operation;
+        void (*operation_free)(void *operation);
+};
+
+/* bus: taken. config: borrowed for the life of the server. */
+int rest_server_new(sd_event *e, BusClient *bus_consume, const GateConfig *config, RestServer **ret);
+RestServer* rest_server_free(RestServer *s);
+DEFINE_CLEANUP(RestServer, rest_server_free)
+
+/* Runs libmicrohttpd until it has nothing to do and relays what it wrote. */
+void rest_server_pump(RestServer *s);
+
+/* Answers; each request is answered once. json: copied. */
+void rest_answer_json(RestRequest *q, unsigned status, const char *json);
+void rest_answer_json_object(RestRequest *q, unsigned status, json_t *object_consume);
+void rest_answer_empty(RestRequest *q, unsigned status);
+void rest_answer_fault(RestRequest *q, const Fault *fault);
+/* Takes the response in every case. */
+void rest_answer_response(RestRequest *q, unsigned status, struct MHD_Response *response_consume);
+
+/* What the request waits for; operation_free cancels it. The handler returns 0 afterwards. */
+void rest_request_wait(RestRequest *q, void *operation, void (*operation_free)(void *operation));
+
+/* The body as a JSON object; an empty one is refused. */
+int rest_request_json(RestRequest *q, json_t **ret, Fault *reterr);
+
+/*
+ * The capsule of args[0] in the team of the key: FAULT_INVALID_ARGS for what is no id, FAULT_NOT_FOUND for
+ * unknown and for foreign ones alike.
+ */
+int rest_request_capsule(RestRequest *q, CapsuleView **ret, Fault *reterr);
+/* Also FAULT_INVALID_STATE unless it runs. */
+int rest_request_running_capsule(RestRequest *q, CapsuleView **ret, Fault *reterr);
+
+/* capsules.c */
+int rest_health_get(RestRequest *q, Fault *reterr);
+int rest_capsules_create(RestRequest *q, Fault *reterr);
+int rest_capsules_list(RestRequest *q, Fault *reterr);
+int rest_capsule_get(RestRequest *q, Fault *reterr);
+int rest_capsule_delete(RestRequest *q, Fault *reterr);
+int rest_capsule_ping(RestRequest *q, Fault *reterr);
+/* A capsule's properties changed or it is gone (view NULL): creates may go on. */
+void rest_creates_notify(RestServer *s, const char *id, CapsuleView *view);
+void rest_creates_free(RestServer *s);
+
+/* exec.c */
+int rest_capsule_exec(RestRequest *q, Fault *reterr);
+
+/* routes.c */
+extern const RestRoute rest_routes[];

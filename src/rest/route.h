@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/*
+ * The static table of routes. Matching is exact: no trailing slash, no case folding; "{}" stands for one
+ * segment. Every route exists at the root and below /api (api.md §0.3). HEAD is GET without a body.
+ */
+
+#include "basic/fault.h"
+#include "rest/http-scan.h"
+
+typedef struct RestRequest RestRequest;
+
+/* < 0: the server answers the fault. Else the handler has answered or will answer later (rest.h). */
+typedef int (*RestHandler)(RestRequest *q, Fault *reterr);
+
+typedef struct RestRoute {
+        HttpMethod method;
+        const char *pattern;
+        RestHandler handler;
+        uint64_t body_max; /* bytes; more is 413 before the body is read */
+        bool open;         /* no key needed */
+} RestRoute;
+
+#define ROUTE_ARGS_MAX 2U
+
+/*
+ * table ends with a NULL pattern. path: without the query. ret_args: one string for each "{}",
+ * percent-decoded, to be freed. 0; -ENOENT: no such path; -EOPNOTSUPP: it exists, but not with this method:
+ * *ret_allowed has a bit for each that would; -EINVAL: an argument that is no UTF-8; -ENOMEM.
+ */
+int route_find(const RestRoute *table, HttpMethod method, const char *path, size_t n_path,
+               const RestRoute **ret, char *ret_args[static ROUTE_ARGS_MAX], unsigned *ret_allowed);
+
+/* "Allow: GET, HEAD\r\n" of ret_allowed. */
+void route_format_allow(unsigned allowed, char *buffer, size_t n);
