@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * mmdebstrap tells its stages on lines that begin with "I: "; within one apt says how many packages are to come ("12 newly installed")
- * and then one line for each. The shares of the stages are measured ones of a small build.
+ * mmdebstrap tells its stages on lines that begin with "I: "; within one apt says how many packages are to
+ * come ("12 newly installed") and then one line for each. The shares of the stages are measured ones of a
+ * small build.
  */
 
 #include <stdio.h>
@@ -12,11 +13,11 @@
 #include "worker/build.h"
 
 static const struct {
-        const char *line;       /* after "I: " */
+        const char *line; /* after "I: " */
         const char *step;
         double from, to;
-        const char *item;       /* line of one package of this stage */
-        unsigned items;         /* expected when apt tells no number */
+        const char *item; /* line of one package of this stage */
+        unsigned items;   /* expected when apt tells no number */
 } stages[] = {
         { "automatically chosen mode", "Preparing", 0, 0.01, NULL, 1 },
         { "running apt-get update", "Reading package lists", 0.01, 0.12, "Get:", 10 },
@@ -47,7 +48,8 @@ void build_progress_line(BuildProgress *b, const char *line) {
                         break;
                 }
 
-        if (!info && sscanf(line, "%u upgraded, %u newly installed", &upgraded, &n_new) == 2 && n_new > 0 && n_new < 100000)
+        if (!info && sscanf(line, "%u upgraded, %u newly installed", &upgraded, &n_new) == 2 && n_new > 0 &&
+            n_new < 100000)
                 b->n_total = item ? n_new : 3 * n_new;
         else if (!info && (item ? startswith(line, item) != NULL : is_package_line(line)))
                 b->n_done++;

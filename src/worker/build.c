@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * mmdebstrap does the work: apt checks the signatures, dpkg unpacks and configures. --mode=root is right here, because we are root in
- * a user namespace of our own. What a template must not carry (identity, the host's proxy, package lists) is removed
- * afterwards; what it needs to be used with apt (sources, the host's checks of dates) stays.
+ * mmdebstrap does the work: apt checks the signatures, dpkg unpacks and configures. --mode=root is right
+ * here, because we are root in a user namespace of our own. What a template must not carry (identity, the
+ * host's proxy, package lists) is removed afterwards; what it needs to be used with apt (sources, the host's
+ * checks of dates) stays.
  */
 
 #include <fcntl.h>
@@ -23,11 +24,12 @@
 #include "worker/run.h"
 #include "worker/sources.h"
 
-/* For what a package's script stamps (the day of the last password change): the same in every build, and long ago. */
-#define BUILD_EPOCH "1577836800"
-#define APT_CONFIG_MAX (1 * MIB)
+/* For what a package's script stamps (the day of the last password change): the same in every build, and
+ * long ago. */
+#define BUILD_EPOCH      "1577836800"
+#define APT_CONFIG_MAX   (1 * MIB)
 #define PACKAGE_LIST_MAX (256 * KIB)
-#define APT_DROPIN "90wrenn-host"
+#define APT_DROPIN       "90wrenn-host"
 
 typedef struct Build {
         char *directory;
@@ -43,10 +45,10 @@ typedef struct Build {
 
         int64_t started_sec;
         Scratch work;
-        char *root;             /* the tree */
+        char *root; /* the tree */
         char **sources;
         char **apt_options;
-        char **apt_kept;        /* of these, what the guest needs as well */
+        char **apt_kept; /* of these, what the guest needs as well */
 } Build;
 
 static void build_done(Build *b) {
@@ -75,24 +77,30 @@ static bool package_is_valid(const char *s) {
 
 static int build_parse(json_t *request, Build *b, Fault *reterr) {
         static const JsonField fields[] = {
-                { "directory", json_parse_string, offsetof(Build, directory), .flags = JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
+                { "directory", json_parse_string, offsetof(Build, directory),
+                  .flags = JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
                 { "scratch", json_parse_string, offsetof(Build, scratch), .flags = JSON_FIELD_NON_EMPTY },
                 { "suite", json_parse_string, offsetof(Build, suite) },
-                { "variant", json_parse_string, offsetof(Build, variant), .valid = name_is_valid, .expected = "a variant of mmdebstrap" },
-                { "default_user", json_parse_string, offsetof(Build, default_user), .valid = name_is_valid, .expected = "a user name" },
-                { "hostname", json_parse_string, offsetof(Build, hostname), .valid = name_is_valid, .expected = "a host name" },
+                { "variant", json_parse_string, offsetof(Build, variant), .valid = name_is_valid,
+                  .expected = "a variant of mmdebstrap" },
+                { "default_user", json_parse_string, offsetof(Build, default_user), .valid = name_is_valid,
+                  .expected = "a user name" },
+                { "hostname", json_parse_string, offsetof(Build, hostname), .valid = name_is_valid,
+                  .expected = "a host name" },
                 { "compression", json_parse_string, offsetof(Build, compression) },
                 { "packages", json_parse_strv, offsetof(Build, packages), .max = TEMPLATE_PACKAGES_MAX },
-                { "exclude_paths", json_parse_strv, offsetof(Build, exclude_paths), .max = TEMPLATE_PATHS_MAX },
-                { "include_paths", json_parse_strv, offsetof(Build, include_paths), .max = TEMPLATE_PATHS_MAX },
+                { "exclude_paths", json_parse_strv, offsetof(Build, exclude_paths),
+                  .max = TEMPLATE_PATHS_MAX },
+                { "include_paths", json_parse_strv, offsetof(Build, include_paths),
+                  .max = TEMPLATE_PATHS_MAX },
                 {}
         };
         const struct {
                 char **field;
                 const char *value;
         } defaults[] = {
-                { &b->scratch, "/var/tmp" },      { &b->variant, "minbase" },  { &b->default_user, "root" },
-                { &b->hostname, "capsule" },      { &b->compression, "none" },
+                { &b->scratch, "/var/tmp" }, { &b->variant, "minbase" },  { &b->default_user, "root" },
+                { &b->hostname, "capsule" }, { &b->compression, "none" },
         };
         int r;
 
@@ -107,14 +115,17 @@ static int build_parse(json_t *request, Build *b, Fault *reterr) {
                 return fault_set(reterr, FAULT_INVALID_ARGS, "suite: expected the name of a release.");
         STRV_FOREACH(p, b->packages)
                 if (!package_is_valid(*p))
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "packages: '%s' is no package name.", *p);
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "packages: '%s' is no package name.",
+                                         *p);
         return 0;
 }
 
 /* One line of "apt-config dump": kept when it says how the host reaches or checks its archives. */
 static int apt_option(Build *b, char *line) {
-        static const char *const ours[] = { "Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Max-ValidTime",
-                                            "Acquire::Retries", "Acquire::ForceIPv" };
+        static const char *const ours[] = {
+                "Acquire::http",          "Acquire::https",   "Acquire::Check-",
+                "Acquire::Max-ValidTime", "Acquire::Retries", "Acquire::ForceIPv"
+        };
         char *end = strrchr(line, ';');
         bool fits = false;
         int r;
@@ -136,7 +147,8 @@ static int read_apt_config(Build *b, Fault *reterr) {
         _cleanup_strv_ char **lines = NULL;
         int r;
 
-        r = run_tool_capture((char *[]) { (char *) "apt-config", (char *) "dump", NULL }, APT_CONFIG_MAX, &text, reterr);
+        r = run_tool_capture((char *[]) { (char *) "apt-config", (char *) "dump", NULL }, APT_CONFIG_MAX,
+                             &text, reterr);
         if (r < 0)
                 return r;
 
@@ -163,8 +175,16 @@ static int add_options(char ***argv, const char *prefix, char *const *values) {
 
 static int build_argv(const Build *b, char ***ret) {
         /* mmdebstrap tells its stages on stderr, our line callback hears stdout */
-        static const char *const fixed[] = { "sh",          "-c",        "exec \"$@\" 2>&1",  "sh", "mmdebstrap", "--mode=root",
-                                             "--format=directory", "--verbose", "--skip=output/dev", NULL };
+        static const char *const fixed[] = { "sh",
+                                             "-c",
+                                             "exec \"$@\" 2>&1",
+                                             "sh",
+                                             "mmdebstrap",
+                                             "--mode=root",
+                                             "--format=directory",
+                                             "--verbose",
+                                             "--skip=output/dev",
+                                             NULL };
         char *const variant[] = { b->variant, NULL };
         char *const target[] = { b->suite, b->root, NULL };
         const struct {
@@ -211,11 +231,14 @@ static int build_tree(Build *b, const WorkerProgress *progress, Fault *reterr) {
 
         return run_tool(argv,
                         &(RunOptions) {
-                                .cwd = b->work.path,
-                                .env = (char *[]) { tmpdir, (char *) "SOURCE_DATE_EPOCH=" BUILD_EPOCH, (char *) "HOME=/root",
-                                                    (char *) "DEBIAN_FRONTEND=noninteractive", NULL },
-                                .on_line = on_line,
-                                .userdata = &position,
+                                        .cwd = b->work.path,
+                                        .env = (char *[]) { tmpdir,
+                                                            (char *) "SOURCE_DATE_EPOCH=" BUILD_EPOCH,
+                                                            (char *) "HOME=/root",
+                                                            (char *) "DEBIAN_FRONTEND=noninteractive",
+                                                            NULL },
+                                        .on_line = on_line,
+                                        .userdata = &position,
                         },
                         reterr);
 }
@@ -283,8 +306,9 @@ static int put_user(const Build *b, int root_fd, Fault *reterr) {
         int r;
 
         if (!is_root) {
-                r = run_tool((char *[]) { (char *) "chroot", b->root, (char *) "useradd", (char *) "--create-home", (char *) "--shell",
-                                          (char *) "/bin/bash", b->default_user, NULL },
+                r = run_tool((char *[]) { (char *) "chroot", b->root, (char *) "useradd",
+                                          (char *) "--create-home", (char *) "--shell", (char *) "/bin/bash",
+                                          b->default_user, NULL },
                              /* options= */ NULL, reterr);
                 if (r < 0)
                         return r;

@@ -15,7 +15,7 @@
 #include "worker/run.h"
 
 /* The same for all: nothing mounts a template by UUID, and an image shall depend on its contents only. */
-#define IMAGE_UUID "77726e6e-0000-4000-8000-000000000001"
+#define IMAGE_UUID     "77726e6e-0000-4000-8000-000000000001"
 #define IMAGE_TMP_NAME ".tmp-rootfs.erofs"
 
 int scratch_make(const char *parent, Scratch *ret, Fault *reterr) {
@@ -79,7 +79,8 @@ static int newest_before(const char *root, int64_t limit, int64_t *ret) {
         return 0;
 }
 
-static int run_mkfs_erofs(const char *root, const char *path, const char *compression, int64_t time_sec, Fault *reterr) {
+static int run_mkfs_erofs(const char *root, const char *path, const char *compression, int64_t time_sec,
+                          Fault *reterr) {
         _cleanup_free_ char *stamp = asprintf_null("-T%lld", (long long) time_sec);
         _cleanup_free_ char *packing = strjoin("-z", compression);
         char *argv[10];
@@ -124,11 +125,13 @@ static int image_finish(int dir_fd, json_t **ret, Fault *reterr) {
         if (r < 0)
                 return fault_set_errno(reterr, r, "Failed to sync the image's directory");
 
-        *ret = json_pack("{s:s, s:I, s:s}", "rootfs", IMAGE_ROOTFS_NAME, "size", (json_int_t) st.st_size, "digest", hex);
+        *ret = json_pack("{s:s, s:I, s:s}", "rootfs", IMAGE_ROOTFS_NAME, "size", (json_int_t) st.st_size,
+                         "digest", hex);
         return *ret ? 0 : fault_set_errno(reterr, -ENOMEM, "Failed to finish the image");
 }
 
-int image_pack(const char *root, const char *directory, const char *compression, int64_t started_sec, json_t **ret, Fault *reterr) {
+int image_pack(const char *root, const char *directory, const char *compression, int64_t started_sec,
+               json_t **ret, Fault *reterr) {
         _cleanup_free_ char *path = NULL;
         _cleanup_close_ int dir_fd = -EBADF;
         int64_t newest = 0;

@@ -20,8 +20,8 @@ typedef struct Import {
         char *compression;
         char *file;
 
-        int fd;                 /* the archive */
-        uint64_t n_packed;      /* its size, 0: unknown (a pipe) */
+        int fd;            /* the archive */
+        uint64_t n_packed; /* its size, 0: unknown (a pipe) */
         Scratch work;
         const WorkerProgress *progress;
 } Import;
@@ -37,7 +37,8 @@ static void import_done(Import *i) {
 
 static int import_parse(json_t *request, Import *i, Fault *reterr) {
         static const JsonField fields[] = {
-                { "directory", json_parse_string, offsetof(Import, directory), .flags = JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
+                { "directory", json_parse_string, offsetof(Import, directory),
+                  .flags = JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
                 { "scratch", json_parse_string, offsetof(Import, scratch), .flags = JSON_FIELD_NON_EMPTY },
                 { "compression", json_parse_string, offsetof(Import, compression) },
                 { "file", json_parse_string, offsetof(Import, file), .flags = JSON_FIELD_NON_EMPTY },
@@ -85,8 +86,9 @@ static int check_tree(int root_fd, Fault *reterr) {
         for (size_t i = 0; i < ELEMENTSOF(names); i++)
                 if (fstatat(root_fd, names[i], &st, AT_SYMLINK_NOFOLLOW) >= 0)
                         return 0;
-        return fault_set(reterr, FAULT_INVALID_ARGS,
-                         "The archive holds no root file system: neither 'usr' nor 'bin' stands at its top.");
+        return fault_set(
+                        reterr, FAULT_INVALID_ARGS,
+                        "The archive holds no root file system: neither 'usr' nor 'bin' stands at its top.");
 }
 
 int worker_import_template(json_t *request, const WorkerProgress *progress, json_t **ret, Fault *reterr) {
@@ -120,8 +122,8 @@ int worker_import_template(json_t *request, const WorkerProgress *progress, json
                 r = check_tree(root_fd, reterr);
         if (r < 0)
                 return r;
-        log_info("Unpacked %llu entries, left out %llu device nodes and sockets.", (unsigned long long) result.n_entries,
-                 (unsigned long long) result.n_skipped);
+        log_info("Unpacked %llu entries, left out %llu device nodes and sockets.",
+                 (unsigned long long) result.n_entries, (unsigned long long) result.n_skipped);
 
         worker_progress(progress, 0.85, "Packing the image");
         r = image_pack(root, i.directory, i.compression, started_sec, ret, reterr);

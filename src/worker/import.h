@@ -2,9 +2,10 @@
 #pragma once
 
 /*
- * Job "import-template": any root file system tar becomes a template, unchanged. Runs as root of a user namespace. Request:
- *   "directory" where rootfs.erofs goes, "scratch" where it is unpacked ("/var/tmp"), "compression" ("none"); the archive is the fd
- *   that came with the request, or "file", a path. Result: {"rootfs","size","digest"}.
+ * Job "import-template": any root file system tar becomes a template, unchanged. Runs as root of a user
+ * namespace. Request: "directory" where rootfs.erofs goes, "scratch" where it is unpacked ("/var/tmp"),
+ * "compression" ("none"); the archive is the fd that came with the request, or "file", a path. Result:
+ * {"rootfs","size","digest"}.
  */
 
 #include "worker/worker.h"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * wrenn-worker: one long job, asked for in JSON on stdin, in a transient service of its own (docs/PROTOCOLS.md §4). stdin is a file, a
- * pipe or a socket; over a socket one fd may come with the request. Killing the process cancels the job.
+ * wrenn-worker: one long job, asked for in JSON on stdin, in a transient service of its own
+ * (docs/PROTOCOLS.md §4). stdin is a file, a pipe or a socket; over a socket one fd may come with the
+ * request. Killing the process cancels the job.
  */
 
 #include <stdio.h>
@@ -18,8 +19,8 @@
 #include "worker/import.h"
 #include "worker/worker.h"
 
-#define REQUEST_MAX (1 * MIB)
-#define PROGRESS_STEP 0.005     /* smaller ones are not told */
+#define REQUEST_MAX   (1 * MIB)
+#define PROGRESS_STEP 0.005 /* smaller ones are not told */
 
 static const struct {
         const char *name;
@@ -63,7 +64,9 @@ static ssize_t receive(char *buffer, size_t n, int *fd) {
                 char space[CMSG_SPACE(sizeof(int))];
         } control = {};
         struct iovec iov = { buffer, n };
-        struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+        struct msghdr message = {
+                .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+        };
         ssize_t n_read;
 
         n_read = recvmsg(STDIN_FILENO, &message, MSG_CMSG_CLOEXEC);
@@ -71,7 +74,8 @@ static ssize_t receive(char *buffer, size_t n, int *fd) {
                 n_read = read(STDIN_FILENO, buffer, n);
         else if (n_read >= 0)
                 for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
-                        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int))) {
+                        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+                            c->cmsg_len == CMSG_LEN(sizeof(int))) {
                                 *fd = close_fd(*fd);
                                 memcpy(fd, CMSG_DATA(c), sizeof(int));
                         }
@@ -136,7 +140,8 @@ int main(void) {
                 if (!fault_is_set(&fault))
                         (void) fault_set_errno(&fault, r, "The job failed");
                 log_error("%s", fault.message);
-                r = print_line(json_pack("{s:{s:s, s:s}}", "error", "code", fault_wire_name(fault.code), "message", fault.message));
+                r = print_line(json_pack("{s:{s:s, s:s}}", "error", "code", fault_wire_name(fault.code),
+                                         "message", fault.message));
                 return EXIT_FAILURE;
         }
 

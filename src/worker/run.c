@@ -83,11 +83,13 @@ static int wait_tool(const char *name, pid_t pid, Fault *reterr) {
                         return fault_set_errno(reterr, -errno, "Failed to wait for %s", name);
 
         if (WIFSIGNALED(status))
-                return fault_set(reterr, FAULT_INTERNAL, "%s was killed by signal %d.", name, WTERMSIG(status));
+                return fault_set(reterr, FAULT_INTERNAL, "%s was killed by signal %d.", name,
+                                 WTERMSIG(status));
         if (WEXITSTATUS(status) == 127)
                 return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "%s is not installed.", name);
         if (WEXITSTATUS(status) != 0)
-                return fault_set(reterr, FAULT_INTERNAL, "%s failed with exit status %d.", name, WEXITSTATUS(status));
+                return fault_set(reterr, FAULT_INTERNAL, "%s failed with exit status %d.", name,
+                                 WEXITSTATUS(status));
         return 0;
 }
 

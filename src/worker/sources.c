@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * sources.list(5) and its deb822 style are read as far as an official archive uses them: types, URIs, suites, components and
- * Signed-By with a file name. What else an entry says (architectures, trust, languages) is dropped, an entry that is
- * disabled or comes from a medium or the local disk is left out.
+ * sources.list(5) and its deb822 style are read as far as an official archive uses them: types, URIs,
+ * suites, components and Signed-By with a file name. What else an entry says (architectures, trust,
+ * languages) is dropped, an entry that is disabled or comes from a medium or the local disk is left out.
  */
 
 #include <dirent.h>
@@ -35,10 +35,11 @@ static void entry_done(Entry *e) {
         *e = (Entry) {};
 }
 
-/* Components of Debian and its relatives; the archives of third parties have names of their own ("stable", "contrib-x"). */
+/* Components of Debian and its relatives; the archives of third parties have names of their own ("stable",
+ * "contrib-x"). */
 static bool component_is_ours(const char *s) {
-        static const char *const names[] = { "main",       "contrib",    "non-free", "non-free-firmware", "universe",
-                                             "restricted", "multiverse", NULL };
+        static const char *const names[] = { "main",     "contrib",    "non-free",   "non-free-firmware",
+                                             "universe", "restricted", "multiverse", NULL };
 
         return strv_contains((char *const *) names, s);
 }
@@ -47,7 +48,8 @@ static bool uri_is_remote(const char *s) {
         return startswith(s, "http://") || startswith(s, "https://");
 }
 
-/* The suite in the wanted release: "bookworm-updates" -> "trixie-updates"; NULL when it is none of the host's release. */
+/* The suite in the wanted release: "bookworm-updates" -> "trixie-updates"; NULL when it is none of the
+ * host's release. */
 static int translate_suite(const char *s, const char *codename, const char *suite, char **ret) {
         static const char *const suffixes[] = { "", "-updates", "-security", "/updates" };
         const char *rest = startswith(s, codename);
@@ -374,7 +376,8 @@ static int add_files(const char *root, const char *codename, const char *suite, 
         return 0;
 }
 
-int sources_of_host(const char *root, const char *suite, char ***ret_lines, char **ret_suite, Fault *reterr) {
+int sources_of_host(const char *root, const char *suite, char ***ret_lines, char **ret_suite,
+                    Fault *reterr) {
         _cleanup_free_ char *path = NULL, *text = NULL, *codename = NULL, *wanted = NULL;
         _cleanup_strv_ char **lines = NULL;
         int r;
@@ -384,15 +387,16 @@ int sources_of_host(const char *root, const char *suite, char ***ret_lines, char
         if (r >= 0)
                 r = sources_codename(text, &codename);
         if (r < 0)
-                return fault_set_errno(reterr, r, "Failed to find the host's release in '%s'", strempty(path));
+                return fault_set_errno(reterr, r, "Failed to find the host's release in '%s'",
+                                       strempty(path));
 
         wanted = strdup(isempty(suite) ? codename : suite);
         r = wanted ? add_files(root, codename, wanted, &lines) : -ENOMEM;
         if (r < 0)
                 return fault_set_errno(reterr, r, "Failed to read the apt sources");
         if (!lines)
-                return fault_set(reterr, FAULT_NOT_FOUND, "No apt source of '%s' with http or https in %s/etc/apt.", codename,
-                                 root);
+                return fault_set(reterr, FAULT_NOT_FOUND,
+                                 "No apt source of '%s' with http or https in %s/etc/apt.", codename, root);
 
         *ret_lines = TAKE_PTR(lines);
         *ret_suite = TAKE_PTR(wanted);

@@ -17,7 +17,7 @@
 #include "worker/untar.h"
 
 #define READ_BLOCK_BYTES (128 * KIB)
-#define CHECK_DISK_BYTES (16 * MIB)     /* look at the free space that often */
+#define CHECK_DISK_BYTES (16 * MIB) /* look at the free space that often */
 #define PROGRESS_ENTRIES 64U
 
 typedef struct Untar {
@@ -45,7 +45,8 @@ static int refuse_errno(Untar *u, const char *path, int error) {
         _cleanup_free_ char *shown = NULL;
 
         if (error == -ELOOP || error == -EXDEV)
-                return refuse(u, FAULT_INVALID_ARGS, path, "leads through a symbolic link or out of the tree");
+                return refuse(u, FAULT_INVALID_ARGS, path,
+                              "leads through a symbolic link or out of the tree");
         if (error == -ENOTDIR || error == -EISDIR || error == -ENOTEMPTY || error == -EEXIST)
                 return refuse(u, FAULT_INVALID_ARGS, path, "contradicts an earlier one");
 
@@ -53,7 +54,8 @@ static int refuse_errno(Untar *u, const char *path, int error) {
         return fault_set_errno(u->fault, error, "Failed to unpack '%.200s'", strempty(shown));
 }
 
-/* The name below the root, without leading "./"; NULL when it is absolute, empty or has "..". "" is the root itself. */
+/* The name below the root, without leading "./"; NULL when it is absolute, empty or has "..". "" is the root
+ * itself. */
 static const char* clean_name(const char *name) {
         const char *p;
 
@@ -104,14 +106,16 @@ static int open_parent(int root_fd, char *name, const char **ret_base) {
 
 /* Owner and mode of what was just made. Owner first: a change of it drops the set-id bits. */
 static int set_owner_mode(int dir_fd, const char *base, struct archive_entry *e, bool is_link) {
-        if (fchownat(dir_fd, base, (uid_t) archive_entry_uid(e), (gid_t) archive_entry_gid(e), AT_SYMLINK_NOFOLLOW) < 0)
+        if (fchownat(dir_fd, base, (uid_t) archive_entry_uid(e), (gid_t) archive_entry_gid(e),
+                     AT_SYMLINK_NOFOLLOW) < 0)
                 return -errno;
         if (!is_link && fchmodat(dir_fd, base, archive_entry_perm(e) & 07777, 0) < 0)
                 return -errno;
         return 0;
 }
 
-/* The attributes a root file system carries: capabilities and users' own. Labels and overlay marks belong to the machine that made it. */
+/* The attributes a root file system carries: capabilities and users' own. Labels and overlay marks belong to
+ * the machine that made it. */
 static int set_xattrs(Untar *u, int fd, const char *name, struct archive_entry *e) {
         const char *key;
         const void *value;
@@ -142,10 +146,14 @@ static int account(Untar *u, uint64_t n) {
         u->result.n_bytes += n;
         u->result.n_packed = (uint64_t) archive_filter_bytes(u->archive, -1);
         if (u->result.n_bytes > l->bytes_max)
-                return fault_set(u->fault, FAULT_TOO_LARGE, "The archive's files are larger than %" PRIu64 " bytes together.", l->bytes_max);
+                return fault_set(u->fault, FAULT_TOO_LARGE,
+                                 "The archive's files are larger than %" PRIu64 " bytes together.",
+                                 l->bytes_max);
         if (u->result.n_bytes > l->ratio_free_bytes &&
             (u->result.n_bytes - l->ratio_free_bytes) / l->ratio_max > u->result.n_packed)
-                return fault_set(u->fault, FAULT_TOO_LARGE, "The archive unpacks to more than %" PRIu64 " times its size.", l->ratio_max);
+                return fault_set(u->fault, FAULT_TOO_LARGE,
+                                 "The archive unpacks to more than %" PRIu64 " times its size.",
+                                 l->ratio_max);
 
         if (u->result.n_bytes >= u->next_disk_check) {
                 u->next_disk_check = u->result.n_bytes + CHECK_DISK_BYTES;
@@ -170,7 +178,8 @@ static int write_data(Untar *u, int fd, const char *name, int64_t size) {
                 if (r == ARCHIVE_EOF)
                         break;
                 if (r < ARCHIVE_WARN)
-                        return fault_set(u->fault, FAULT_INVALID_ARGS, "The archive is damaged: %s.", strempty(archive_error_string(u->archive)));
+                        return fault_set(u->fault, FAULT_INVALID_ARGS, "The archive is damaged: %s.",
+                                         strempty(archive_error_string(u->archive)));
                 if (offset < end || (uint64_t) offset > u->limits->bytes_max || n > u->limits->bytes_max)
                         return refuse(u, FAULT_INVALID_ARGS, name, "has data out of order");
 
@@ -216,13 +225,14 @@ static int make_file(Untar *u, int dir_fd, const char *base, const char *name, s
 
         if (archive_entry_mtime_is_set(e)) {
                 times[1] = (struct timespec) { .tv_sec = archive_entry_mtime(e) };
-                (void) futimens(fd, times);     /* a time the file system cannot hold is no reason to fail */
+                (void) futimens(fd, times); /* a time the file system cannot hold is no reason to fail */
         }
         return 0;
 }
 
 /* A directory may be there already: made for an entry below it, or told twice. */
-static int make_directory(Untar *u, int dir_fd, const char *base, const char *name, struct archive_entry *e) {
+static int make_directory(Untar *u, int dir_fd, const char *base, const char *name,
+                          struct archive_entry *e) {
         _cleanup_close_ int fd = -EBADF;
         int r;
 
@@ -267,7 +277,8 @@ static int make_hardlink(Untar *u, int dir_fd, const char *base, const char *nam
         if (from_fd < 0)
                 return refuse_errno(u, name, from_fd);
         if (fstatat(from_fd, from, &st, AT_SYMLINK_NOFOLLOW) < 0)
-                return errno == ENOENT ? refuse(u, FAULT_INVALID_ARGS, name, "is a hard link to a file that is not there")
+                return errno == ENOENT ? refuse(u, FAULT_INVALID_ARGS, name,
+                                                "is a hard link to a file that is not there")
                                        : refuse_errno(u, name, -errno);
         if (S_ISDIR(st.st_mode))
                 return refuse(u, FAULT_INVALID_ARGS, name, "is a hard link to a directory");
@@ -317,7 +328,8 @@ static int unpack_entry(Untar *u, struct archive_entry *e) {
 
         clean = clean_name(name);
         if (!clean)
-                return refuse(u, FAULT_INVALID_ARGS, strempty(name), "is not a path below the archive's root");
+                return refuse(u, FAULT_INVALID_ARGS, strempty(name),
+                              "is not a path below the archive's root");
         if (archive_entry_uid(e) < 0 || archive_entry_uid(e) > IMPORT_ID_MAX || archive_entry_gid(e) < 0 ||
             archive_entry_gid(e) > IMPORT_ID_MAX)
                 return refuse(u, FAULT_INVALID_ARGS, name, "has an owner beyond 65535");
@@ -367,10 +379,13 @@ static int unpack_all(Untar *u, UntarProgress progress, void *userdata) {
                 if (r == ARCHIVE_EOF)
                         return 0;
                 if (r < ARCHIVE_WARN)
-                        return fault_set(u->fault, FAULT_INVALID_ARGS, "This is no tar archive, or it is damaged: %s.",
+                        return fault_set(u->fault, FAULT_INVALID_ARGS,
+                                         "This is no tar archive, or it is damaged: %s.",
                                          strempty(archive_error_string(u->archive)));
                 if (++u->result.n_entries > u->limits->entries_max)
-                        return fault_set(u->fault, FAULT_TOO_LARGE, "The archive has more than %" PRIu64 " entries.", u->limits->entries_max);
+                        return fault_set(u->fault, FAULT_TOO_LARGE,
+                                         "The archive has more than %" PRIu64 " entries.",
+                                         u->limits->entries_max);
 
                 r = unpack_entry(u, e);
                 if (r >= 0)
@@ -382,7 +397,8 @@ static int unpack_all(Untar *u, UntarProgress progress, void *userdata) {
         }
 }
 
-int untar(int fd, int root_fd, const UntarLimits *limits, UntarProgress progress, void *userdata, UntarResult *ret, Fault *reterr) {
+int untar(int fd, int root_fd, const UntarLimits *limits, UntarProgress progress, void *userdata,
+          UntarResult *ret, Fault *reterr) {
         _cleanup_(archive_done) struct archive *a = archive_read_new();
         Untar u = { .archive = a, .root_fd = root_fd, .limits = limits, .fault = reterr };
         int r;
@@ -396,7 +412,8 @@ int untar(int fd, int root_fd, const UntarLimits *limits, UntarProgress progress
         (void) archive_read_support_filter_xz(a);
         (void) archive_read_support_filter_zstd(a);
         if (archive_read_open_fd(a, fd, READ_BLOCK_BYTES) != ARCHIVE_OK)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "This is no tar archive: %s.", strempty(archive_error_string(a)));
+                return fault_set(reterr, FAULT_INVALID_ARGS, "This is no tar archive: %s.",
+                                 strempty(archive_error_string(a)));
 
         r = unpack_all(&u, progress, userdata);
         if (r < 0)

@@ -8,10 +8,10 @@
 
 #define INTERFACE BUS_NAME ".Job"
 
-/* --- the object --------------------------------------------------------------------------------------------------------------- */
+/* --- the object ------------------------------------------------------------------------------ */
 
-static int property_get_string(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                               void *userdata, sd_bus_error *error) {
+static int property_get_string(sd_bus *bus, const char *path, const char *interface, const char *property,
+                               sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const Job *j = userdata;
         const char *value = streq(property, "Kind")     ? job_kind_to_string(job_kind(j))
                             : streq(property, "Target") ? job_target(j)
@@ -22,18 +22,18 @@ static int property_get_string(sd_bus *bus, const char *path, const char *interf
         return sd_bus_message_append(reply, "s", value);
 }
 
-static int property_get_id(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                           void *userdata, sd_bus_error *error) {
+static int property_get_id(sd_bus *bus, const char *path, const char *interface, const char *property,
+                           sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         return sd_bus_message_append(reply, "u", job_id(userdata));
 }
 
-static int property_get_progress(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                                 void *userdata, sd_bus_error *error) {
+static int property_get_progress(sd_bus *bus, const char *path, const char *interface, const char *property,
+                                 sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         return sd_bus_message_append(reply, "d", job_progress(userdata));
 }
 
-static int property_get_started(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                                void *userdata, sd_bus_error *error) {
+static int property_get_started(sd_bus *bus, const char *path, const char *interface, const char *property,
+                                sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         return sd_bus_message_append(reply, "t", job_started_usec(userdata));
 }
 
@@ -77,7 +77,8 @@ static const sd_bus_vtable job_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find_job(sd_bus *bus, const char *path, const char *interface, void *userdata, void **found, sd_bus_error *error) {
+static int find_job(sd_bus *bus, const char *path, const char *interface, void *userdata, void **found,
+                    sd_bus_error *error) {
         _cleanup_free_ char *name = NULL;
         BusServer *s = userdata;
         int r;
@@ -89,7 +90,8 @@ static int find_job(sd_bus *bus, const char *path, const char *interface, void *
         return *found != NULL;
 }
 
-static int enumerate_jobs(sd_bus *bus, const char *prefix, void *userdata, char ***ret_nodes, sd_bus_error *error) {
+static int enumerate_jobs(sd_bus *bus, const char *prefix, void *userdata, char ***ret_nodes,
+                          sd_bus_error *error) {
         _cleanup_strv_ char **nodes = NULL;
         BusServer *s = userdata;
         Job *j;
@@ -116,7 +118,7 @@ const BusNoun bus_noun_job = {
         .enumerate = enumerate_jobs,
 };
 
-/* --- the Manager's signals, and what happens ------------------------------------------------------------------------------------- */
+/* --- the Manager's signals, and what happens ------------------------------------------------- */
 
 const sd_bus_vtable bus_manager_job_vtable[] = {
         SD_BUS_VTABLE_START(0),
@@ -139,7 +141,8 @@ void bus_job_new(Job *j, void *userdata) {
         if (r >= 0)
                 r = sd_bus_emit_interfaces_added(s->bus, path, INTERFACE, NULL);
         if (r >= 0)
-                r = sd_bus_emit_signal(s->bus, BUS_PATH, BUS_NAME ".Manager", "JobNew", "uo", job_id(j), path);
+                r = sd_bus_emit_signal(s->bus, BUS_PATH, BUS_NAME ".Manager", "JobNew", "uo", job_id(j),
+                                       path);
         warn(j, r);
 }
 
@@ -161,7 +164,8 @@ void bus_job_log(Job *j, int priority, const char *line, void *userdata) {
 
         r = bus_object_path("job", job_name(j), &path);
         if (r >= 0)
-                r = sd_bus_emit_signal(s->bus, path, INTERFACE, "LogMessage", "us", (uint32_t) priority, line);
+                r = sd_bus_emit_signal(s->bus, path, INTERFACE, "LogMessage", "us", (uint32_t) priority,
+                                       line);
         warn(j, r);
 }
 
@@ -172,7 +176,8 @@ void bus_job_removed(Job *j, const char *result, const char *message, void *user
 
         r = bus_object_path("job", job_name(j), &path);
         if (r >= 0)
-                r = sd_bus_emit_signal(s->bus, BUS_PATH, BUS_NAME ".Manager", "JobRemoved", "uoss", job_id(j), path, result, message);
+                r = sd_bus_emit_signal(s->bus, BUS_PATH, BUS_NAME ".Manager", "JobRemoved", "uoss",
+                                       job_id(j), path, result, message);
         if (r >= 0)
                 r = sd_bus_emit_interfaces_removed(s->bus, path, INTERFACE, NULL);
         warn(j, r);

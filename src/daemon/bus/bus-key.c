@@ -8,8 +8,10 @@
 #include "daemon/bus/bus-server.h"
 #include "daemon/core/key.h"
 
-/* Keys are root's and those polkit lets; wrenn-rest, whom polkit is not asked about, may not make itself one. As bus_authorize(). */
-static int authorize(BusServer *s, sd_bus_message *m, const char *verb, BusCaller *caller, sd_bus_error *error) {
+/* Keys are root's and those polkit lets; wrenn-rest, whom polkit is not asked about, may not make itself
+ * one. As bus_authorize(). */
+static int authorize(BusServer *s, sd_bus_message *m, const char *verb, BusCaller *caller,
+                     sd_bus_error *error) {
         const char *const details[] = { "verb", verb, NULL };
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         int r;
@@ -81,9 +83,10 @@ static int method_create_key(sd_bus_message *m, void *userdata, sd_bus_error *er
 }
 
 static int append_key(sd_bus_message *reply, const Key *k) {
-        return sd_bus_message_append(reply, "a{sv}", 7, "Id", "s", k->id, "Name", "s", k->name, "Team", "s", k->team, "Prefix", "s",
-                                     k->prefix, "Created", "t", k->created_usec, "LastUsed", "t", k->last_used_usec, "DefaultTemplate",
-                                     "s", k->default_template);
+        return sd_bus_message_append(reply, "a{sv}", 7, "Id", "s", k->id, "Name", "s", k->name, "Team", "s",
+                                     k->team, "Prefix", "s", k->prefix, "Created", "t", k->created_usec,
+                                     "LastUsed", "t", k->last_used_usec, "DefaultTemplate", "s",
+                                     k->default_template);
 }
 
 static int compare_created(const void *a, const void *b) {
@@ -195,13 +198,17 @@ static int method_authenticate_key(sd_bus_message *m, void *userdata, sd_bus_err
 
 const sd_bus_vtable bus_manager_key_vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("CreateKey", SD_BUS_ARGS("s", name, "a{sv}", options), SD_BUS_RESULT("s", id, "s", secret),
-                                method_create_key, SD_BUS_VTABLE_UNPRIVILEGED | SD_BUS_VTABLE_SENSITIVE),
+        SD_BUS_METHOD_WITH_ARGS("CreateKey", SD_BUS_ARGS("s", name, "a{sv}", options),
+                                SD_BUS_RESULT("s", id, "s", secret), method_create_key,
+                                SD_BUS_VTABLE_UNPRIVILEGED | SD_BUS_VTABLE_SENSITIVE),
         SD_BUS_METHOD_WITH_ARGS("ListKeys", SD_BUS_NO_ARGS, SD_BUS_RESULT("aa{sv}", keys), method_list_keys,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("RevokeKey", SD_BUS_ARGS("s", id), SD_BUS_NO_RESULT, method_revoke_key, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("AuthenticateKey", SD_BUS_ARGS("ay", sha256), SD_BUS_RESULT("s", key_id, "s", team, "a{sv}", options),
-                                method_authenticate_key, SD_BUS_VTABLE_UNPRIVILEGED | SD_BUS_VTABLE_SENSITIVE),
+        SD_BUS_METHOD_WITH_ARGS("RevokeKey", SD_BUS_ARGS("s", id), SD_BUS_NO_RESULT, method_revoke_key,
+                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("AuthenticateKey", SD_BUS_ARGS("ay", sha256),
+                                SD_BUS_RESULT("s", key_id, "s", team, "a{sv}", options),
+                                method_authenticate_key,
+                                SD_BUS_VTABLE_UNPRIVILEGED | SD_BUS_VTABLE_SENSITIVE),
         SD_BUS_SIGNAL_WITH_ARGS("KeyRevoked", SD_BUS_ARGS("s", key_id), 0),
         SD_BUS_VTABLE_END,
 };

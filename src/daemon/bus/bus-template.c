@@ -14,10 +14,10 @@ enum {
         IMPORT_OVERWRITE = 1 << 0,
 };
 
-/* --- the object --------------------------------------------------------------------------------------------------------------- */
+/* --- the object ------------------------------------------------------------------------------ */
 
-static int property_get_string(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                               void *userdata, sd_bus_error *error) {
+static int property_get_string(sd_bus *bus, const char *path, const char *interface, const char *property,
+                               sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const Template *t = userdata;
         const char *value = streq(property, "Name")     ? t->name
                             : streq(property, "Type")   ? template_type_to_string(t->type)
@@ -29,8 +29,8 @@ static int property_get_string(sd_bus *bus, const char *path, const char *interf
         return sd_bus_message_append(reply, "s", value);
 }
 
-static int property_get_number(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                               void *userdata, sd_bus_error *error) {
+static int property_get_number(sd_bus *bus, const char *path, const char *interface, const char *property,
+                               sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const Template *t = userdata;
         uint64_t value = streq(property, "Size")      ? t->size_bytes
                          : streq(property, "Created") ? t->created_usec
@@ -40,16 +40,17 @@ static int property_get_number(sd_bus *bus, const char *path, const char *interf
         return sd_bus_message_append(reply, "t", value);
 }
 
-static int property_get_vcpus(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                              void *userdata, sd_bus_error *error) {
+static int property_get_vcpus(sd_bus *bus, const char *path, const char *interface, const char *property,
+                              sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const Template *t = userdata;
 
-        return sd_bus_message_append(reply, "u", t->default_vcpus ? t->default_vcpus : t->manager->config.default_vcpus);
+        return sd_bus_message_append(reply, "u",
+                                     t->default_vcpus ? t->default_vcpus : t->manager->config.default_vcpus);
 }
 
 /* Platform and ReadOnly: what came with the packages is not removed through REST. */
-static int property_get_platform(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                                 void *userdata, sd_bus_error *error) {
+static int property_get_platform(sd_bus *bus, const char *path, const char *interface, const char *property,
+                                 sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const Template *t = userdata;
 
         return sd_bus_message_append(reply, "b", (int) t->platform);
@@ -71,7 +72,8 @@ static const sd_bus_vtable template_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-static int find_template(sd_bus *bus, const char *path, const char *interface, void *userdata, void **found, sd_bus_error *error) {
+static int find_template(sd_bus *bus, const char *path, const char *interface, void *userdata, void **found,
+                         sd_bus_error *error) {
         _cleanup_free_ char *name = NULL;
         BusServer *s = userdata;
         int r;
@@ -83,7 +85,8 @@ static int find_template(sd_bus *bus, const char *path, const char *interface, v
         return *found != NULL;
 }
 
-static int enumerate_templates(sd_bus *bus, const char *prefix, void *userdata, char ***ret_nodes, sd_bus_error *error) {
+static int enumerate_templates(sd_bus *bus, const char *prefix, void *userdata, char ***ret_nodes,
+                               sd_bus_error *error) {
         _cleanup_strv_ char **nodes = NULL;
         BusServer *s = userdata;
         Template *t;
@@ -110,7 +113,7 @@ const BusNoun bus_noun_template = {
         .enumerate = enumerate_templates,
 };
 
-/* --- methods of the Manager ------------------------------------------------------------------------------------------------------- */
+/* --- methods of the Manager ------------------------------------------------------------------ */
 
 static int compare_created(const void *a, const void *b) {
         const Template *x = *(Template *const *) a, *y = *(Template *const *) b;
@@ -144,8 +147,8 @@ static int append_template(sd_bus_message *reply, const Template *t) {
         r = bus_object_path("template", t->name, &path);
         if (r < 0)
                 return r;
-        return sd_bus_message_append(reply, "(ssttbo)", t->name, template_type_to_string(t->type), t->size_bytes, t->created_usec,
-                                     (int) t->platform, path);
+        return sd_bus_message_append(reply, "(ssttbo)", t->name, template_type_to_string(t->type),
+                                     t->size_bytes, t->created_usec, (int) t->platform, path);
 }
 
 static int method_list_templates(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -188,9 +191,11 @@ static int method_get_template(sd_bus_message *m, void *userdata, sd_bus_error *
 }
 
 /*
- * May the caller change templates? wrenn-rest, whom polkit is not asked about, may not: it cannot name a team here. As bus_authorize().
+ * May the caller change templates? wrenn-rest, whom polkit is not asked about, may not: it cannot name a
+ * team here. As bus_authorize().
  */
-static int authorize(BusServer *s, sd_bus_message *m, const char *verb, const char *template, sd_bus_error *error) {
+static int authorize(BusServer *s, sd_bus_message *m, const char *verb, const char *template,
+                     sd_bus_error *error) {
         const char *const details[] = { "template", template, "verb", verb, NULL };
         _cleanup_(bus_caller_done) BusCaller caller = {};
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
@@ -280,26 +285,28 @@ static int method_remove_template(sd_bus_message *m, void *userdata, sd_bus_erro
                 return r < 0 ? r : 1;
 
         t = manager_find_template(s->manager, name, /* team= */ NULL);
-        r = t ? template_remove(t, &fault) : fault_set(&fault, FAULT_NOT_FOUND, "No template '%.64s'.", name);
+        r = t ? template_remove(t, &fault)
+              : fault_set(&fault, FAULT_NOT_FOUND, "No template '%.64s'.", name);
         return r < 0 ? bus_error_from_fault(error, r, &fault) : sd_bus_reply_method_return(m, NULL);
 }
 
 const sd_bus_vtable bus_manager_template_vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("ListTemplates", SD_BUS_ARGS("s", type), SD_BUS_RESULT("a(ssttbo)", templates), method_list_templates,
+        SD_BUS_METHOD_WITH_ARGS("ListTemplates", SD_BUS_ARGS("s", type),
+                                SD_BUS_RESULT("a(ssttbo)", templates), method_list_templates,
                                 SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("GetTemplate", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", template), method_get_template,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("BuildTemplate", SD_BUS_ARGS("s", name, "a{sv}", options), SD_BUS_RESULT("o", job),
-                                method_build_template, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("ImportTemplate", SD_BUS_ARGS("h", fd, "s", format, "s", name, "t", flags), SD_BUS_RESULT("o", job),
-                                method_import_template, SD_BUS_VTABLE_UNPRIVILEGED),
-        SD_BUS_METHOD_WITH_ARGS("RemoveTemplate", SD_BUS_ARGS("s", name, "t", flags), SD_BUS_NO_RESULT, method_remove_template,
-                                SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("GetTemplate", SD_BUS_ARGS("s", name), SD_BUS_RESULT("o", template),
+                                method_get_template, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("BuildTemplate", SD_BUS_ARGS("s", name, "a{sv}", options),
+                                SD_BUS_RESULT("o", job), method_build_template, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("ImportTemplate", SD_BUS_ARGS("h", fd, "s", format, "s", name, "t", flags),
+                                SD_BUS_RESULT("o", job), method_import_template, SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD_WITH_ARGS("RemoveTemplate", SD_BUS_ARGS("s", name, "t", flags), SD_BUS_NO_RESULT,
+                                method_remove_template, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,
 };
 
-/* --- what happens ------------------------------------------------------------------------------------------------------------------ */
+/* --- what happens ---------------------------------------------------------------------------- */
 
 void bus_template_new(Template *t, void *userdata) {
         _cleanup_free_ char *path = NULL;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* What job.c (a job's steps) and job-queue.c (which job runs when, and what makes one) share; nobody else includes it. */
+/* What job.c (a job's steps) and job-queue.c (which job runs when, and what makes one) share; nobody else
+ * includes it. */
 
 #include <jansson.h>
 
@@ -22,7 +23,7 @@ typedef enum JobStep {
 } JobStep;
 
 struct Job {
-        Manager *manager;       /* weak: outlives us */
+        Manager *manager; /* weak: outlives us */
         uint32_t id;
         char name[JOB_NAME_LEN];
         JobKind kind;
@@ -33,14 +34,14 @@ struct Job {
         char *step_text;
         uint64_t started_usec;
 
-        TemplateFile file;      /* of a build */
-        int fd;                 /* of an import, until the worker has it */
+        TemplateFile file; /* of a build */
+        int fd;            /* of an import, until the worker has it */
         bool overwrite;
-        char *template_id;      /* of the template to be; NULL: makes none */
+        char *template_id; /* of the template to be; NULL: makes none */
 
         JobStep step;
         WorkerUnit *worker;
-        double share_from, share_to;    /* of the progress, of the worker at work */
+        double share_from, share_to; /* of the progress, of the worker at work */
         json_t *result;
         Fault fault;
         bool cancelled;
@@ -49,7 +50,7 @@ struct Job {
 /* One a Manager, made with the first job. */
 struct JobQueue {
         Job *running;
-        bool ready;             /* units of an earlier life are gone */
+        bool ready; /* units of an earlier life are gone */
         sd_event_source *pump, *retry;
         UnitCall *list_call;
         UnitCall *stop_calls[JOB_ORPHANS_MAX];

@@ -19,7 +19,7 @@
 #define KERNEL_RECORD_MAX  (64 * KIB)
 #define ORPHANS_RETRY_USEC (5 * USEC_PER_SEC)
 
-/* --- which runs ---------------------------------------------------------------------------------------------------------------- */
+/* --- which runs ------------------------------------------------------------------------------ */
 
 /* The oldest that waits, or one that was cancelled while waiting. */
 static Job* next_job(Manager *m) {
@@ -44,7 +44,7 @@ static int on_pump(sd_event_source *source, void *userdata) {
         q->pump = event_source_free(q->pump);
         j = next_job(m);
         if (j && j->cancelled) {
-                job_advance(j, 0);      /* ends it, and pumps again */
+                job_advance(j, 0); /* ends it, and pumps again */
                 return 0;
         }
         if (j && q->ready && !q->running && m->systemd)
@@ -68,21 +68,24 @@ static int ensure_queue(Manager *m) {
         return m->job_queue ? 0 : -ENOMEM;
 }
 
-/* --- new ones -------------------------------------------------------------------------------------------------------------------- */
+/* --- new ones -------------------------------------------------------------------------------- */
 
 int job_check_name(Manager *m, JobKind kind, const char *name, bool overwrite, Fault *reterr) {
         const Template *t;
 
         if (!name_is_valid(name))
-                return fault_set(reterr, FAULT_INVALID_ARGS,
-                                 "The name of a template has 1 to 64 of a-z A-Z 0-9 . _ - and begins with a letter or digit.");
+                return fault_set(
+                                reterr, FAULT_INVALID_ARGS,
+                                "The name of a template has 1 to 64 of a-z A-Z 0-9 . _ - and begins with a letter or digit.");
         t = manager_find_template(m, name, /* team= */ NULL);
         if (!t)
                 return 0;
         if (kind == JOB_BUILD_TEMPLATE && !t->platform)
-                return fault_set(reterr, FAULT_ALREADY_EXISTS, "There is an imported template '%s'; remove it first.", name);
+                return fault_set(reterr, FAULT_ALREADY_EXISTS,
+                                 "There is an imported template '%s'; remove it first.", name);
         if (kind == JOB_IMPORT_TEMPLATE && t->platform)
-                return fault_set(reterr, FAULT_ALREADY_EXISTS, "'%s' is a template built from templates.d; use another name.", name);
+                return fault_set(reterr, FAULT_ALREADY_EXISTS,
+                                 "'%s' is a template built from templates.d; use another name.", name);
         if (kind == JOB_IMPORT_TEMPLATE && !overwrite)
                 return fault_set(reterr, FAULT_ALREADY_EXISTS, "There is a template '%s' already.", name);
         return 0;
@@ -97,18 +100,24 @@ static int job_new(Manager *m, JobKind kind, const char *target, Job **ret, Faul
         if (m->stopping)
                 return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "The service is shutting down.");
         if (hashmap_size(m->jobs) >= JOBS_MAX)
-                return fault_set(reterr, FAULT_QUOTA_EXCEEDED, "There are %u jobs already; wait or cancel one.", JOBS_MAX);
+                return fault_set(reterr, FAULT_QUOTA_EXCEEDED,
+                                 "There are %u jobs already; wait or cancel one.", JOBS_MAX);
         if (kind != JOB_PREPARE_KERNEL && hashmap_size(m->templates_by_id) >= TEMPLATES_MAX)
-                return fault_set(reterr, FAULT_QUOTA_EXCEEDED, "There are %u templates already; remove some.", TEMPLATES_MAX);
+                return fault_set(reterr, FAULT_QUOTA_EXCEEDED,
+                                 "There are %u templates already; remove some.", TEMPLATES_MAX);
         HASHMAP_FOREACH(other, m->jobs)
-                if (streq(other->target, target) && (kind == JOB_PREPARE_KERNEL) == (other->kind == JOB_PREPARE_KERNEL))
-                        return fault_set(reterr, FAULT_INVALID_STATE, "Job %u makes '%s' already.", other->id, target);
+                if (streq(other->target, target) &&
+                    (kind == JOB_PREPARE_KERNEL) == (other->kind == JOB_PREPARE_KERNEL))
+                        return fault_set(reterr, FAULT_INVALID_STATE, "Job %u makes '%s' already.",
+                                         other->id, target);
 
         r = ensure_queue(m);
         j = r < 0 ? NULL : calloc(1, sizeof(Job));
         if (!j)
                 return fault_set_errno(reterr, -ENOMEM, "Failed to make a job");
-        *j = (Job) { .manager = m, .id = m->last_job_id + 1, .kind = kind, .fd = -EBADF, .target = strdup(target) };
+        *j = (Job) {
+                .manager = m, .id = m->last_job_id + 1, .kind = kind, .fd = -EBADF, .target = strdup(target)
+        };
         (void) snprintf(j->name, sizeof(j->name), "%u", j->id);
         j->unit = strjoin("wrenn-job-", j->name, ".service");
         if (kind != JOB_PREPARE_KERNEL) {
@@ -164,7 +173,8 @@ static int check_archive(int fd, Fault *reterr) {
                 return fault_set_errno(reterr, -errno, "Failed to look at the archive");
         if ((flags & O_PATH) || (flags & O_ACCMODE) == O_WRONLY ||
             (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)))
-                return fault_set(reterr, FAULT_INVALID_ARGS, "fd: expected a file, pipe or socket that can be read.");
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "fd: expected a file, pipe or socket that can be read.");
         return 0;
 }
 
@@ -195,7 +205,7 @@ int job_prepare_kernel(Manager *m, Job **ret, Fault *reterr) {
         return r < 0 ? r : job_enqueue(&j, ret, reterr);
 }
 
-/* --- the kernel ------------------------------------------------------------------------------------------------------------------ */
+/* --- the kernel ------------------------------------------------------------------------------ */
 
 /* kernels/current/kernel.json, or NULL. */
 static json_t* kernel_record(Manager *m) {
@@ -227,7 +237,7 @@ bool manager_kernel_is_current(Manager *m) {
         return streq(known, hex);
 }
 
-/* --- start and end of the daemon ---------------------------------------------------------------------------------------------- */
+/* --- start and end of the daemon ------------------------------------------------------------- */
 
 static void on_ready(Manager *m) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
@@ -251,7 +261,8 @@ static void retry_later(Manager *m, int error) {
         int r;
 
         (void) log_warning_errno(error, "Failed to look for jobs of an earlier life, trying again: %m");
-        r = event_timer(m->event, &m->job_queue->retry, ORPHANS_RETRY_USEC, PRIORITY_CLIENT, on_retry, m, "jobs-retry");
+        r = event_timer(m->event, &m->job_queue->retry, ORPHANS_RETRY_USEC, PRIORITY_CLIENT, on_retry, m,
+                        "jobs-retry");
         if (r < 0)
                 (void) log_error_errno(r, "Failed to set a timer: %m");
 }
@@ -264,7 +275,8 @@ static void on_orphan_stopped(UnitCall *call, int r, const Fault *fault, void *u
                 if (q->stop_calls[i] == call)
                         q->stop_calls[i] = unit_call_free(call);
         if (r < 0)
-                log_warning("Failed to stop a job of an earlier life, ignoring: %s", fault ? strempty(fault->message) : "");
+                log_warning("Failed to stop a job of an earlier life, ignoring: %s",
+                            fault ? strempty(fault->message) : "");
         if (--q->n_stopping == 0)
                 on_ready(m);
 }
@@ -281,7 +293,8 @@ static void on_orphans(UnitCall *call, int r, const UnitInfo *units, size_t n_un
 
         for (size_t i = 0; i < n_units && q->n_stopping < JOB_ORPHANS_MAX; i++) {
                 log_info("Stopping '%s', a job of an earlier life.", units[i].name);
-                r = systemd_stop_unit(m->systemd, units[i].name, on_orphan_stopped, m, &q->stop_calls[q->n_stopping]);
+                r = systemd_stop_unit(m->systemd, units[i].name, on_orphan_stopped, m,
+                                      &q->stop_calls[q->n_stopping]);
                 if (r < 0)
                         (void) log_warning_errno(r, "Failed to stop '%s', ignoring: %m", units[i].name);
                 else
@@ -297,7 +310,8 @@ int manager_start_jobs(Manager *m) {
         r = ensure_queue(m);
         if (r < 0)
                 return r;
-        return systemd_list_units(m->systemd, "wrenn-job-*.service", on_orphans, m, &m->job_queue->list_call);
+        return systemd_list_units(m->systemd, "wrenn-job-*.service", on_orphans, m,
+                                  &m->job_queue->list_call);
 }
 
 void manager_free_jobs(Manager *m) {

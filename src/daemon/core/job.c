@@ -16,7 +16,7 @@
 #include "shared/event.h"
 #include "shared/json-field.h"
 
-#define KERNEL_SHARE 0.3        /* of the progress of a job that begins with the kernel */
+#define KERNEL_SHARE 0.3 /* of the progress of a job that begins with the kernel */
 
 static const char *const kind_names[_JOB_KIND_MAX] = {
         [JOB_BUILD_TEMPLATE] = "build-template",
@@ -104,7 +104,7 @@ static void job_changed(Job *j, bool started) {
         manager_event(j->manager, job_changed, j, started ? all : progress);
 }
 
-/* --- one run of the worker ---------------------------------------------------------------------------------------------------- */
+/* --- one run of the worker ------------------------------------------------------------------- */
 
 static void on_worker_progress(WorkerUnit *w, double fraction, const char *step, void *userdata) {
         Job *j = userdata;
@@ -144,38 +144,42 @@ static const WorkerHandlers worker_handlers = {
         .on_done = on_worker_done,
 };
 
-static int start_worker(Job *j, const char *unit, json_t *request, const char *directory, bool unprivileged, bool network) {
+static int start_worker(Job *j, const char *unit, json_t *request, const char *directory, bool unprivileged,
+                        bool network) {
         Manager *m = j->manager;
-        _cleanup_free_ char *launcher = strjoin(m->lib_dir, "/wrenn-launch"), *worker = strjoin(m->lib_dir, "/wrenn-worker");
-        _cleanup_free_ char *description = strjoin("wrenn job: ", job_kind_to_string(j->kind), " ", j->target);
+        _cleanup_free_ char *launcher = strjoin(m->lib_dir, "/wrenn-launch"),
+                            *worker = strjoin(m->lib_dir, "/wrenn-worker");
+        _cleanup_free_ char *description = strjoin("wrenn job: ", job_kind_to_string(j->kind), " ",
+                                                   j->target);
         int r;
 
         if (!launcher || !worker || !description || !request)
                 return fault_set_errno(&j->fault, -ENOMEM, "Failed to start the worker");
         r = worker_unit_start(m->systemd, m->event,
                               &(WorkerSpec) {
-                                      .unit = unit,
-                                      .description = description,
-                                      .launcher = launcher,
-                                      .worker = worker,
-                                      .request = request,
-                                      .fd = unprivileged ? j->fd : -EBADF,
-                                      .directory = directory,
-                                      .userns_first = unprivileged ? JOB_UID_FIRST : 0,
-                                      .network = network,
-                                      .memory_max_bytes = JOB_MEMORY_MAX,
-                                      .runtime_max_usec = JOB_RUNTIME_MAX_USEC,
+                                              .unit = unit,
+                                              .description = description,
+                                              .launcher = launcher,
+                                              .worker = worker,
+                                              .request = request,
+                                              .fd = unprivileged ? j->fd : -EBADF,
+                                              .directory = directory,
+                                              .userns_first = unprivileged ? JOB_UID_FIRST : 0,
+                                              .network = network,
+                                              .memory_max_bytes = JOB_MEMORY_MAX,
+                                              .runtime_max_usec = JOB_RUNTIME_MAX_USEC,
                               },
                               &worker_handlers, j, &j->worker);
         return r < 0 ? fault_set_errno(&j->fault, r, "Failed to start the worker") : 0;
 }
 
-/* --- the steps ---------------------------------------------------------------------------------------------------------------- */
+/* --- the steps ------------------------------------------------------------------------------- */
 
 /* 1: running; 0: not needed. */
 static int step_kernel(Job *j) {
         Manager *m = j->manager;
-        _cleanup_free_ char *directory = strjoin(m->state_dir, "/kernels"), *agent = strjoin(m->lib_dir, "/wrenn-agent");
+        _cleanup_free_ char *directory = strjoin(m->state_dir, "/kernels"),
+                            *agent = strjoin(m->lib_dir, "/wrenn-agent");
         _cleanup_free_ char *unit = asprintf_null("wrenn-job-%u-kernel.service", j->id);
         _cleanup_json_ json_t *request = NULL;
         int r;
@@ -187,9 +191,11 @@ static int step_kernel(Job *j) {
         j->share_to = j->kind == JOB_PREPARE_KERNEL ? 1 : KERNEL_SHARE;
         if (!directory || !agent || !unit)
                 return fault_set_errno(&j->fault, -ENOMEM, "Failed to prepare the kernel");
-        request = json_pack("{s:s, s:s, s:s, s:b}", "job", "prepare-kernel", "directory", WORKER_DIRECTORY, "agent", agent, "refresh", 0);
+        request = json_pack("{s:s, s:s, s:s, s:b}", "job", "prepare-kernel", "directory", WORKER_DIRECTORY,
+                            "agent", agent, "refresh", 0);
 
-        r = start_worker(j, j->kind == JOB_PREPARE_KERNEL ? j->unit : unit, request, directory, /* unprivileged= */ false,
+        r = start_worker(j, j->kind == JOB_PREPARE_KERNEL ? j->unit : unit, request, directory,
+                         /* unprivileged= */ false,
                          /* network= */ true);
         return r < 0 ? r : 1;
 }
@@ -197,10 +203,11 @@ static int step_kernel(Job *j) {
 static json_t* build_request(const Job *j) {
         const TemplateFile *f = &j->file;
 
-        return json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:s*, s:s*, s:s*, s:o*, s:o*, s:o*}", "job", "build-template", "directory",
-                         WORKER_DIRECTORY, "scratch", "/var/tmp", "suite", f->suite, "variant", f->variant, "default_user",
-                         f->default_user, "hostname", f->hostname, "compression", f->compression, "packages",
-                         json_from_strv(f->packages), "exclude_paths", json_from_strv(f->exclude_paths), "include_paths",
+        return json_pack("{s:s, s:s, s:s, s:s*, s:s*, s:s*, s:s*, s:s*, s:o*, s:o*, s:o*}", "job",
+                         "build-template", "directory", WORKER_DIRECTORY, "scratch", "/var/tmp", "suite",
+                         f->suite, "variant", f->variant, "default_user", f->default_user, "hostname",
+                         f->hostname, "compression", f->compression, "packages", json_from_strv(f->packages),
+                         "exclude_paths", json_from_strv(f->exclude_paths), "include_paths",
                          json_from_strv(f->include_paths));
 }
 
@@ -241,10 +248,12 @@ static int step_template(Job *j) {
         if (r < 0)
                 return fault_set_errno(&j->fault, r, "Failed to make a directory for the template");
 
-        request = j->kind == JOB_BUILD_TEMPLATE ? build_request(j)
-                                                : json_pack("{s:s, s:s, s:s}", "job", "import-template", "directory", WORKER_DIRECTORY,
-                                                            "scratch", "/var/tmp");
-        r = start_worker(j, j->unit, request, directory, /* unprivileged= */ true, /* network= */ j->kind == JOB_BUILD_TEMPLATE);
+        request = j->kind == JOB_BUILD_TEMPLATE
+                                  ? build_request(j)
+                                  : json_pack("{s:s, s:s, s:s}", "job", "import-template", "directory",
+                                              WORKER_DIRECTORY, "scratch", "/var/tmp");
+        r = start_worker(j, j->unit, request, directory, /* unprivileged= */ true,
+                         /* network= */ j->kind == JOB_BUILD_TEMPLATE);
         j->fd = close_fd(j->fd);
         return r < 0 ? r : 1;
 }
@@ -258,7 +267,8 @@ static int step_take_over(Job *j) {
 
         if (j->kind == JOB_PREPARE_KERNEL)
                 return 0;
-        if (!digest || strlen(digest) != JOB_DIGEST_LEN || digest[strspn(digest, "0123456789abcdef")] != '\0')
+        if (!digest || strlen(digest) != JOB_DIGEST_LEN ||
+            digest[strspn(digest, "0123456789abcdef")] != '\0')
                 return fault_set(&j->fault, FAULT_INTERNAL, "The worker told no digest.");
         r = job_check_name(j->manager, j->kind, j->target, j->overwrite, &j->fault);
         if (r < 0)
@@ -266,14 +276,14 @@ static int step_take_over(Job *j) {
 
         return template_take_over(j->manager, j->template_id,
                                   &(TemplateSpec) {
-                                          .name = j->target,
-                                          .type = TEMPLATE_BASE,
-                                          .digest = digest,
-                                          .default_user = build ? f->default_user : NULL,
-                                          .env = f->env,
-                                          .platform = build,
-                                          .default_vcpus = f->default_vcpus,
-                                          .default_memory_bytes = f->default_memory_bytes,
+                                                  .name = j->target,
+                                                  .type = TEMPLATE_BASE,
+                                                  .digest = digest,
+                                                  .default_user = build ? f->default_user : NULL,
+                                                  .env = f->env,
+                                                  .platform = build,
+                                                  .default_vcpus = f->default_vcpus,
+                                                  .default_memory_bytes = f->default_memory_bytes,
                                   },
                                   /* ret= */ NULL, &j->fault);
 }
@@ -301,7 +311,8 @@ static void job_end(Job *j, int r) {
                 job_undo(j);
                 if (!fault_is_set(&j->fault))
                         (void) fault_set_errno(&j->fault, r, "The job failed");
-                log_warning("Job %u (%s %s) %s: %s", j->id, job_kind_to_string(j->kind), j->target, result, j->fault.message);
+                log_warning("Job %u (%s %s) %s: %s", j->id, job_kind_to_string(j->kind), j->target, result,
+                            j->fault.message);
         } else
                 log_info("Job %u (%s %s) is done.", j->id, job_kind_to_string(j->kind), j->target);
 
@@ -333,7 +344,7 @@ void job_advance(Job *j, int r) {
                                 return;
                         }
                 if (r > 0)
-                        return;         /* on_worker_done() calls us again */
+                        return; /* on_worker_done() calls us again */
         }
         job_end(j, r);
 }
@@ -355,5 +366,5 @@ void job_cancel(Job *j) {
         if (j->worker)
                 worker_unit_cancel(j->worker);
         else
-                job_queue_pump(j->manager);     /* a waiting one: it ends at its next turn */
+                job_queue_pump(j->manager); /* a waiting one: it ends at its next turn */
 }

@@ -2,10 +2,11 @@
 #pragma once
 
 /*
- * Long work that a user sees: a template built or imported, the guest's kernel prepared. A job runs wrenn-worker as
- * wrenn-job-<n>.service, one at a time, the others wait; a build or import begins with the kernel (wrenn-job-<n>-kernel.service)
- * when there is none or the agent in it is an old one. What the worker makes lies in templates/.new-<id> until it is complete; then it is
- * taken over at once or, after a failure or cancel, removed. Jobs do not outlive wrennd: units of an earlier life are stopped.
+ * Long work that a user sees: a template built or imported, the guest's kernel prepared. A job runs
+ * wrenn-worker as wrenn-job-<n>.service, one at a time, the others wait; a build or import begins with the
+ * kernel (wrenn-job-<n>-kernel.service) when there is none or the agent in it is an old one. What the worker
+ * makes lies in templates/.new-<id> until it is complete; then it is taken over at once or, after a failure
+ * or cancel, removed. Jobs do not outlive wrennd: units of an earlier life are stopped.
  */
 
 #include "daemon/core/manager.h"
@@ -25,24 +26,25 @@ typedef enum JobState {
         _JOB_STATE_INVALID = -EINVAL,
 } JobState;
 
-const char* job_kind_to_string(JobKind k);      /* "build-template" … */
-const char* job_state_to_string(JobState s);    /* "waiting", "running" */
+const char* job_kind_to_string(JobKind k);   /* "build-template" … */
+const char* job_state_to_string(JobState s); /* "waiting", "running" */
 
 /* What everybody may look at; the rest is job.c's. Strings are owned by the job. */
 uint32_t job_id(const Job *j);
-const char* job_name(const Job *j);             /* the id in decimal: its key in m->jobs */
+const char* job_name(const Job *j); /* the id in decimal: its key in m->jobs */
 JobKind job_kind(const Job *j);
 JobState job_state(const Job *j);
-const char* job_target(const Job *j);           /* name of the template; of the kernel's: "kernel" */
+const char* job_target(const Job *j); /* name of the template; of the kernel's: "kernel" */
 const char* job_unit(const Job *j);
-double job_progress(const Job *j);              /* 0..1, never back */
+double job_progress(const Job *j); /* 0..1, never back */
 const char* job_step(const Job *j);
-uint64_t job_started_usec(const Job *j);        /* CLOCK_REALTIME, 0: waits */
+uint64_t job_started_usec(const Job *j); /* CLOCK_REALTIME, 0: waits */
 
 /*
- * New jobs; *ret is borrowed from m->jobs and there until the job_removed event. Faults: FAULT_NOT_FOUND (no file of that name in
- * templates.d), FAULT_ALREADY_EXISTS (the name is taken and may not be replaced), FAULT_INVALID_STATE (another job makes that
- * template), FAULT_QUOTA_EXCEEDED (JOBS_MAX), FAULT_INVALID_ARGS (name), FAULT_BACKEND_UNAVAILABLE (shutting down).
+ * New jobs; *ret is borrowed from m->jobs and there until the job_removed event. Faults: FAULT_NOT_FOUND (no
+ * file of that name in templates.d), FAULT_ALREADY_EXISTS (the name is taken and may not be replaced),
+ * FAULT_INVALID_STATE (another job makes that template), FAULT_QUOTA_EXCEEDED (JOBS_MAX), FAULT_INVALID_ARGS
+ * (name), FAULT_BACKEND_UNAVAILABLE (shutting down).
  */
 int job_build_template(Manager *m, const char *name, Job **ret, Fault *reterr);
 /* fd: the archive, duplicated. overwrite: an imported template of that name is replaced. */
@@ -53,8 +55,8 @@ int job_prepare_kernel(Manager *m, Job **ret, Fault *reterr);
 void job_cancel(Job *j);
 
 /*
- * Once m->systemd is there: stops units of an earlier life, removes what they left, then lets jobs run. Starts a job of its own
- * when there is a kernel, but with another agent than ours.
+ * Once m->systemd is there: stops units of an earlier life, removes what they left, then lets jobs run.
+ * Starts a job of its own when there is a kernel, but with another agent than ours.
  */
 int manager_start_jobs(Manager *m);
 /* Kills all; nobody is told. */

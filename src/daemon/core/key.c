@@ -12,7 +12,8 @@
 
 #define SECRET_BYTES 16U
 #define UNNAMED      "Unnamed API Key"
-/* A use is written when the stored time is older than that: a figure for people, not worth a disk write each. */
+/* A use is written when the stored time is older than that: a figure for people, not worth a disk write
+ * each. */
 #define LAST_USED_STORE_USEC (3600 * USEC_PER_SEC)
 
 static Key* key_free(Key *k) {
@@ -61,15 +62,15 @@ static int key_store(Key *k, bool durable, Fault *reterr) {
 
         r = store_put_key(k->manager->store,
                           &(KeyRow) {
-                                  .id = k->id,
-                                  .name = k->name,
-                                  .team = k->team,
-                                  .prefix = k->prefix,
-                                  .sha256 = k->hash,
-                                  .default_template = k->default_template,
-                                  .scopes = k->scopes,
-                                  .created_usec = k->created_usec,
-                                  .last_used_usec = k->last_used_usec,
+                                          .id = k->id,
+                                          .name = k->name,
+                                          .team = k->team,
+                                          .prefix = k->prefix,
+                                          .sha256 = k->hash,
+                                          .default_template = k->default_template,
+                                          .scopes = k->scopes,
+                                          .created_usec = k->created_usec,
+                                          .last_used_usec = k->last_used_usec,
                           },
                           durable, reterr);
         if (r >= 0)
@@ -144,14 +145,18 @@ static bool label_is_valid(const char *s) {
         return true;
 }
 
-static int check_arguments(Manager *m, const char *name, const char *team, const char *default_template, char *const *scopes, Fault *reterr) {
+static int check_arguments(Manager *m, const char *name, const char *team, const char *default_template,
+                           char *const *scopes, Fault *reterr) {
         if (!label_is_valid(name))
-                return fault_set(reterr, FAULT_INVALID_ARGS, "name: expected at most %u bytes of text without control characters.",
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "name: expected at most %u bytes of text without control characters.",
                                  NAME_MAX_LEN);
         if (!team_is_valid(team))
-                return fault_set(reterr, FAULT_INVALID_ARGS, "Team: expected 1 to %u of a-z 0-9 _.", TEAM_MAX_LEN);
+                return fault_set(reterr, FAULT_INVALID_ARGS, "Team: expected 1 to %u of a-z 0-9 _.",
+                                 TEAM_MAX_LEN);
         if (*default_template && !name_is_valid(default_template))
-                return fault_set(reterr, FAULT_INVALID_ARGS, "DefaultTemplate: expected the name of a template.");
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "DefaultTemplate: expected the name of a template.");
         if (strv_length(scopes) > KEY_SCOPES_MAX)
                 return fault_set(reterr, FAULT_INVALID_ARGS, "Scopes: at most %u.", KEY_SCOPES_MAX);
         STRV_FOREACH(s, scopes)
@@ -160,7 +165,8 @@ static int check_arguments(Manager *m, const char *name, const char *team, const
         if (m->stopping)
                 return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "The service is shutting down.");
         if (hashmap_size(m->keys) >= KEYS_MAX)
-                return fault_set(reterr, FAULT_QUOTA_EXCEEDED, "There are %u keys already; revoke some.", KEYS_MAX);
+                return fault_set(reterr, FAULT_QUOTA_EXCEEDED, "There are %u keys already; revoke some.",
+                                 KEYS_MAX);
         return 0;
 }
 
@@ -176,8 +182,8 @@ static char* join_words(char *const *words) {
         return joined;
 }
 
-int key_create(Manager *m, const char *name, const char *team, const char *default_template, char *const *scopes, Key **ret,
-               char ret_secret[static KEY_SECRET_LEN + 1], Fault *reterr) {
+int key_create(Manager *m, const char *name, const char *team, const char *default_template,
+               char *const *scopes, Key **ret, char ret_secret[static KEY_SECRET_LEN + 1], Fault *reterr) {
         char secret[KEY_SECRET_LEN + 1], hash[SHA256_HEX_LEN + 1], prefix[KEY_PREFIX_LEN + 1], id[64];
         _cleanup_free_ char *words = join_words(scopes);
         _cleanup_(key_freep) Key *k = NULL;
@@ -199,14 +205,14 @@ int key_create(Manager *m, const char *name, const char *team, const char *defau
 
         r = key_from_row(m,
                          &(KeyRow) {
-                                 .id = id,
-                                 .name = name,
-                                 .team = team,
-                                 .prefix = prefix,
-                                 .sha256 = hash,
-                                 .default_template = default_template,
-                                 .scopes = words,
-                                 .created_usec = now_usec(CLOCK_REALTIME),
+                                         .id = id,
+                                         .name = name,
+                                         .team = team,
+                                         .prefix = prefix,
+                                         .sha256 = hash,
+                                         .default_template = default_template,
+                                         .scopes = words,
+                                         .created_usec = now_usec(CLOCK_REALTIME),
                          },
                          &k);
         if (r >= 0)
@@ -233,7 +239,7 @@ int key_revoke(Manager *m, const char *id, Fault *reterr) {
 
         r = store_delete_key(m->store, k->id, /* durable= */ true, reterr);
         if (r < 0) {
-                (void) TAKE_PTR(k);     /* still the table's */
+                (void) TAKE_PTR(k); /* still the table's */
                 return r;
         }
 
@@ -252,7 +258,8 @@ int key_authenticate(Manager *m, const void *sha256, size_t n, Key **ret, Fault 
                 hex_encode(sha256, SHA256_LEN, hash);
                 k = hashmap_get(m->keys_by_hash, hash);
         }
-        /* The table finds by a seeded hash of a digest nobody can steer; what it found is compared without a hint by time. */
+        /* The table finds by a seeded hash of a digest nobody can steer; what it found is compared without a
+         * hint by time. */
         if (!k || !memory_equal_constant_time(k->hash, hash, SHA256_HEX_LEN))
                 return fault_set(reterr, FAULT_ACCESS_DENIED, "No such key.");
 

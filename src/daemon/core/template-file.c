@@ -14,8 +14,8 @@ struct TemplateKey {
         const char *name;
         int (*parse)(const TemplateKey *k, const char *value, void *field);
         size_t offset;
-        uint64_t min, max;              /* numbers; lists: entries */
-        bool (*valid)(const char *s);   /* texts and entries of lists */
+        uint64_t min, max;            /* numbers; lists: entries */
+        bool (*valid)(const char *s); /* texts and entries of lists */
         const char *expected;
 };
 
@@ -23,7 +23,8 @@ static bool text_is_valid(const char *s) {
         return strlen(s) <= TEMPLATE_TEXT_LEN_MAX && utf8_is_valid(s, strlen(s));
 }
 
-/* As apt spells packages, perhaps with version or architecture: nothing that could be an option or a path. */
+/* As apt spells packages, perhaps with version or architecture: nothing that could be an option or a path.
+ */
 static bool package_is_valid(const char *s) {
         return *s != '-' && *s != '.' && strlen(s) <= TEMPLATE_TEXT_LEN_MAX &&
                s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.:=~-_")] == '\0';
@@ -115,19 +116,29 @@ static int parse_bytes(const TemplateKey *k, const char *value, void *field) {
 #define FIELD(f) offsetof(TemplateFile, f)
 
 static const TemplateKey template_keys[] = {
-        { "Template", "Description", parse_string, FIELD(description), .valid = text_is_valid, .expected = "text" },
-        { "Packages", "Suite", parse_string, FIELD(suite), .valid = name_is_valid, .expected = "the name of a release" },
-        { "Packages", "Variant", parse_string, FIELD(variant), .valid = name_is_valid, .expected = "a variant of mmdebstrap" },
-        { "Packages", "Packages", parse_list, FIELD(packages), 0, TEMPLATE_PACKAGES_MAX, package_is_valid, "names of packages" },
-        { "Packages", "ExcludePaths", parse_list, FIELD(exclude_paths), 0, TEMPLATE_PATHS_MAX, pattern_is_valid, "absolute patterns" },
-        { "Packages", "IncludePaths", parse_list, FIELD(include_paths), 0, TEMPLATE_PATHS_MAX, pattern_is_valid, "absolute patterns" },
-        { "Image", "Compression", parse_string, FIELD(compression), .valid = compression_is_valid, .expected = "none, lz4 or lz4hc" },
-        { "Image", "Hostname", parse_string, FIELD(hostname), .valid = name_is_valid, .expected = "a host name" },
-        { "Capsule", "DefaultUser", parse_string, FIELD(default_user), .valid = user_is_valid, .expected = "a user name" },
+        { "Template", "Description", parse_string, FIELD(description), .valid = text_is_valid,
+          .expected = "text" },
+        { "Packages", "Suite", parse_string, FIELD(suite), .valid = name_is_valid,
+          .expected = "the name of a release" },
+        { "Packages", "Variant", parse_string, FIELD(variant), .valid = name_is_valid,
+          .expected = "a variant of mmdebstrap" },
+        { "Packages", "Packages", parse_list, FIELD(packages), 0, TEMPLATE_PACKAGES_MAX, package_is_valid,
+          "names of packages" },
+        { "Packages", "ExcludePaths", parse_list, FIELD(exclude_paths), 0, TEMPLATE_PATHS_MAX,
+          pattern_is_valid, "absolute patterns" },
+        { "Packages", "IncludePaths", parse_list, FIELD(include_paths), 0, TEMPLATE_PATHS_MAX,
+          pattern_is_valid, "absolute patterns" },
+        { "Image", "Compression", parse_string, FIELD(compression), .valid = compression_is_valid,
+          .expected = "none, lz4 or lz4hc" },
+        { "Image", "Hostname", parse_string, FIELD(hostname), .valid = name_is_valid,
+          .expected = "a host name" },
+        { "Capsule", "DefaultUser", parse_string, FIELD(default_user), .valid = user_is_valid,
+          .expected = "a user name" },
         { "Capsule", "Environment", parse_env, FIELD(env), 0, ENV_MAX, env_is_valid, "NAME=value" },
-        { "Capsule", "DefaultVCPUs", parse_count, FIELD(default_vcpus), VCPUS_MIN, VCPUS_MAX, NULL, "a number from 1 to 32" },
-        { "Capsule", "DefaultMemory", parse_bytes, FIELD(default_memory_bytes), MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, NULL,
-          "a size from 128M to 256G" },
+        { "Capsule", "DefaultVCPUs", parse_count, FIELD(default_vcpus), VCPUS_MIN, VCPUS_MAX, NULL,
+          "a number from 1 to 32" },
+        { "Capsule", "DefaultMemory", parse_bytes, FIELD(default_memory_bytes), MEMORY_BYTES_MIN,
+          MEMORY_BYTES_MAX, NULL, "a size from 128M to 256G" },
 };
 
 void template_file_done(TemplateFile *f) {
@@ -178,15 +189,17 @@ static int assign(TemplateFile *f, const Place *at, const char *name, const char
                 if (r == -ENOMEM)
                         return fault_set_errno(reterr, r, "Failed to read '%s'", at->name);
                 if (r < 0)
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: %s: expected %s%s.", at->name, at->line, name, k->expected,
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: %s: expected %s%s.", at->name,
+                                         at->line, name, k->expected,
                                          r == -ERANGE && k->parse == parse_list ? ", not that many" : "");
                 return 0;
         }
 
         if (!section_known)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: There is no section [%.64s].", at->name, at->line, at->section);
-        return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: There is no key %.64s= in section [%s].", at->name, at->line, name,
-                         at->section);
+                return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: There is no section [%.64s].", at->name,
+                                 at->line, at->section);
+        return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: There is no key %.64s= in section [%s].",
+                         at->name, at->line, name, at->section);
 }
 
 static int parse_line(TemplateFile *f, Place *at, char *line, Fault *reterr) {
@@ -203,7 +216,8 @@ static int parse_line(TemplateFile *f, Place *at, char *line, Fault *reterr) {
 
         eq = strchr(line, '=');
         if (!eq)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: expected NAME=VALUE or [SECTION].", at->name, at->line);
+                return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: expected NAME=VALUE or [SECTION].",
+                                 at->name, at->line);
         *eq = '\0';
         return assign(f, at, strip(line), strip(eq + 1), reterr);
 }
@@ -238,9 +252,11 @@ static int load_one(const char *path, TemplateFile *ret, Fault *reterr) {
         if (fd < 0 || fstat(fd, &st) < 0)
                 return fault_set_errno(reterr, errno, "Failed to read '%s'", path);
         if (!S_ISREG(st.st_mode))
-                return fault_set(reterr, FAULT_NOT_FOUND, "The template is masked: '%s' is no regular file.", path);
+                return fault_set(reterr, FAULT_NOT_FOUND, "The template is masked: '%s' is no regular file.",
+                                 path);
         if (st.st_mode & S_IWOTH)
-                return fault_set(reterr, FAULT_ACCESS_DENIED, "'%s' may be written by everybody; run: chmod o-w %s", path, path);
+                return fault_set(reterr, FAULT_ACCESS_DENIED,
+                                 "'%s' may be written by everybody; run: chmod o-w %s", path, path);
 
         r = read_fd(fd, TEMPLATE_FILE_MAX, &text, /* ret_n= */ NULL);
         if (r < 0)
@@ -253,7 +269,9 @@ int template_file_load(const char *const *dirs, const char *template, TemplateFi
         int r;
 
         if (!name_is_valid(template))
-                return fault_set(reterr, FAULT_INVALID_ARGS, "The name of a template has 1 to 64 of a-z A-Z 0-9 . _ - and begins with a letter or digit.");
+                return fault_set(
+                                reterr, FAULT_INVALID_ARGS,
+                                "The name of a template has 1 to 64 of a-z A-Z 0-9 . _ - and begins with a letter or digit.");
 
         for (const char *const *dir = dirs; *dir; dir++) {
                 _cleanup_free_ char *path = strjoin(*dir, "/", template, ".template");
@@ -269,5 +287,6 @@ int template_file_load(const char *const *dirs, const char *template, TemplateFi
                 free(looked);
                 looked = longer;
         }
-        return fault_set(reterr, FAULT_NOT_FOUND, "There is no '%s.template' in %s.", template, strempty(looked));
+        return fault_set(reterr, FAULT_NOT_FOUND, "There is no '%s.template' in %s.", template,
+                         strempty(looked));
 }

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * templates.d/<name>.template: what a template is built from, in systemd's ini style (wrenn.template(5)). The administrator's file in
- * /etc takes the place of the package's in /usr/lib. Unlike wrennd.conf a line that is not understood is an error: nobody wants
- * a template that silently lacks something.
+ * templates.d/<name>.template: what a template is built from, in systemd's ini style (wrenn.template(5)).
+ * The administrator's file in /etc takes the place of the package's in /usr/lib. Unlike wrennd.conf a line
+ * that is not understood is an error: nobody wants a template that silently lacks something.
  */
 
 #include "basic/fault.h"
@@ -14,7 +14,7 @@
 
 typedef struct TemplateFile {
         char *description;
-        char *suite;            /* "" or NULL: the host's */
+        char *suite; /* "" or NULL: the host's */
         char *variant;
         char **packages;
         char **exclude_paths;
@@ -29,7 +29,8 @@ typedef struct TemplateFile {
 
 void template_file_done(TemplateFile *f);
 
-/* name: of the file, for errors, which are FAULT_INVALID_ARGS "<name>:<line>: …". text: changed. *ret on success only. */
+/* name: of the file, for errors, which are FAULT_INVALID_ARGS "<name>:<line>: …". text: changed. *ret on
+ * success only. */
 int template_file_parse(const char *name, char *text, TemplateFile *ret, Fault *reterr);
 
 /* Looks for <template>.template in the directories, first one wins. FAULT_NOT_FOUND names them all. */

@@ -70,7 +70,8 @@ static int template_new(Manager *m, const char *id, const TemplateSpec *spec, Te
                 .default_vcpus = spec->default_vcpus,
                 .default_memory_bytes = spec->default_memory_bytes,
         };
-        if (!t->id || !t->name || !t->team || !t->digest || !t->default_user || (spec->env && *spec->env && !t->env))
+        if (!t->id || !t->name || !t->team || !t->digest || !t->default_user ||
+            (spec->env && *spec->env && !t->env))
                 return -ENOMEM;
 
         *ret = TAKE_PTR(t);
@@ -82,7 +83,8 @@ Template* template_ref(Template *t) {
         return t;
 }
 
-/* The row first: a directory without a row is rubbish that the next start removes, a row without a directory would be a lie. */
+/* The row first: a directory without a row is rubbish that the next start removes, a row without a directory
+ * would be a lie. */
 static void template_erase(Template *t) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         _cleanup_close_ int dir_fd = -EBADF;
@@ -91,12 +93,14 @@ static void template_erase(Template *t) {
 
         r = store_delete_template(m->store, t->id, /* durable= */ false, &fault);
         if (r < 0)
-                log_warning("Failed to forget template '%s', ignoring: %s", t->name, strempty(fault.message));
+                log_warning("Failed to forget template '%s', ignoring: %s", t->name,
+                            strempty(fault.message));
 
         dir_fd = open_dir_at(m->state_fd, "templates", /* create= */ false, 0);
         r = dir_fd < 0 ? dir_fd : trash_put(m->trash, dir_fd, t->id, /* durable= */ false);
         if (r < 0)
-                (void) log_warning_errno(r, "Failed to remove the files of template '%s', ignoring: %m", t->name);
+                (void) log_warning_errno(r, "Failed to remove the files of template '%s', ignoring: %m",
+                                         t->name);
 }
 
 Template* template_unref(Template *t) {
@@ -125,7 +129,7 @@ char* template_image_path(const Template *t) {
         return strjoin(t->manager->state_dir, "/templates/", t->id, "/" IMAGE_NAME);
 }
 
-/* --- the store ------------------------------------------------------------------------------------------------------------- */
+/* --- the store ------------------------------------------------------------------------------- */
 
 static int template_store(const Template *t, bool durable, Fault *reterr) {
         _cleanup_json_ json_t *env = json_from_env(t->env);
@@ -135,19 +139,19 @@ static int template_store(const Template *t, bool durable, Fault *reterr) {
                 return fault_set_errno(reterr, -ENOMEM, "Failed to store template '%s'", t->name);
         return store_put_template(t->manager->store,
                                   &(TemplateRow) {
-                                          .id = t->id,
-                                          .name = t->name,
-                                          .type = template_type_to_string(t->type),
-                                          .team = t->team,
-                                          .digest = t->digest,
-                                          .default_user = t->default_user,
-                                          .env = env_text,
-                                          .platform = t->platform,
-                                          .hidden = t->hidden,
-                                          .size_bytes = t->size_bytes,
-                                          .created_usec = t->created_usec,
-                                          .default_vcpus = t->default_vcpus,
-                                          .default_memory_bytes = t->default_memory_bytes,
+                                                  .id = t->id,
+                                                  .name = t->name,
+                                                  .type = template_type_to_string(t->type),
+                                                  .team = t->team,
+                                                  .digest = t->digest,
+                                                  .default_user = t->default_user,
+                                                  .env = env_text,
+                                                  .platform = t->platform,
+                                                  .hidden = t->hidden,
+                                                  .size_bytes = t->size_bytes,
+                                                  .created_usec = t->created_usec,
+                                                  .default_vcpus = t->default_vcpus,
+                                                  .default_memory_bytes = t->default_memory_bytes,
                                   },
                                   durable, reterr);
 }
@@ -185,22 +189,23 @@ static int on_row(const TemplateRow *row, void *userdata) {
         Manager *m = userdata;
         int r;
 
-        if (!name_is_valid(row->id) || !name_is_valid(row->name) || template_type_from_string(row->type) < 0) {
+        if (!name_is_valid(row->id) || !name_is_valid(row->name) ||
+            template_type_from_string(row->type) < 0) {
                 log_warning("Template record '%s' is damaged, ignoring.", row->id);
                 return 0;
         }
 
         r = template_new(m, row->id,
                          &(TemplateSpec) {
-                                 .name = row->name,
-                                 .type = template_type_from_string(row->type),
-                                 .team = row->team,
-                                 .digest = row->digest,
-                                 .default_user = row->default_user,
-                                 .env = env,
-                                 .platform = row->platform != 0,
-                                 .default_vcpus = (uint32_t) row->default_vcpus,
-                                 .default_memory_bytes = row->default_memory_bytes,
+                                         .name = row->name,
+                                         .type = template_type_from_string(row->type),
+                                         .team = row->team,
+                                         .digest = row->digest,
+                                         .default_user = row->default_user,
+                                         .env = env,
+                                         .platform = row->platform != 0,
+                                         .default_vcpus = (uint32_t) row->default_vcpus,
+                                         .default_memory_bytes = row->default_memory_bytes,
                          },
                          &t);
         if (r < 0)
@@ -224,7 +229,7 @@ int manager_load_templates(Manager *m, Fault *reterr) {
         return store_load_templates(m->store, on_row, m, reterr);
 }
 
-/* --- coming and going -------------------------------------------------------------------------------------------------------- */
+/* --- coming and going ------------------------------------------------------------------------ */
 
 /* Out of sight, in memory only. The reference of the tables goes at the end of the caller's work. */
 static void template_hide(Template *t) {
@@ -244,7 +249,8 @@ int template_remove(Template *t, Fault *reterr) {
         if (r < 0)
                 return r;
 
-        log_info("Template '%s' was removed%s.", t->name, t->n_ref > 1 ? "; its files stay while capsules use them" : "");
+        log_info("Template '%s' was removed%s.", t->name,
+                 t->n_ref > 1 ? "; its files stay while capsules use them" : "");
         template_hide(t);
         (void) template_unref(t);
         return 0;
@@ -255,16 +261,18 @@ static int write_record(int dir_fd, const Template *t) {
         _cleanup_json_ json_t *env = json_from_env(t->env), *record = NULL;
         _cleanup_free_ char *text = NULL;
 
-        record = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:b, s:I, s:I, s:I, s:I}", "id", t->id, "name", t->name, "type",
-                           template_type_to_string(t->type), "team", t->team, "digest", t->digest, "default_user", t->default_user,
-                           "env", env, "platform", (int) t->platform, "size", (json_int_t) t->size_bytes, "created_usec",
-                           (json_int_t) t->created_usec, "default_vcpus", (json_int_t) t->default_vcpus, "default_memory",
-                           (json_int_t) t->default_memory_bytes);
+        record = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:b, s:I, s:I, s:I, s:I}", "id", t->id,
+                           "name", t->name, "type", template_type_to_string(t->type), "team", t->team,
+                           "digest", t->digest, "default_user", t->default_user, "env", env, "platform",
+                           (int) t->platform, "size", (json_int_t) t->size_bytes, "created_usec",
+                           (json_int_t) t->created_usec, "default_vcpus", (json_int_t) t->default_vcpus,
+                           "default_memory", (json_int_t) t->default_memory_bytes);
         text = record ? json_dumps(record, JSON_INDENT(2)) : NULL;
         return text ? write_file_atomic_at(dir_fd, RECORD_NAME, text, strlen(text), 0644) : -ENOMEM;
 }
 
-/* Moves the image, and nothing else a worker may have left, from the directory it could write to into one of root's. */
+/* Moves the image, and nothing else a worker may have left, from the directory it could write to into one of
+ * root's. */
 static int adopt_image(int templates_fd, const char *new_name, Template *t) {
         _cleanup_close_ int from_fd = -EBADF, to_fd = -EBADF, image_fd = -EBADF;
         struct stat st;
@@ -358,7 +366,7 @@ int template_take_over(Manager *m, const char *id, const TemplateSpec *spec, Tem
                 (void) template_unref(old);
         }
         r = template_link(t);
-        if (r < 0)      /* stored: the next start shows it */
+        if (r < 0) /* stored: the next start shows it */
                 return fault_set_errno(reterr, r, "Failed to take template '%s' over", t->name);
 
         manager_event(m, template_new, t);
@@ -389,7 +397,8 @@ static void sweep_directories(Manager *m) {
         if (!d)
                 return;
         while ((de = readdir(d))) {
-                if (streq(de->d_name, ".") || streq(de->d_name, "..") || hashmap_get(m->templates_by_id, de->d_name))
+                if (streq(de->d_name, ".") || streq(de->d_name, "..") ||
+                    hashmap_get(m->templates_by_id, de->d_name))
                         continue;
                 log_info("Removing '%s' from the templates: nobody knows it.", de->d_name);
                 r = trash_put(m->trash, dir_fd, de->d_name, /* durable= */ false);
@@ -402,7 +411,8 @@ static void sweep_directories(Manager *m) {
 void manager_sweep_templates(Manager *m) {
         Template *t;
 
-        /* hidden ones came with one reference from the load: it was the tables', which no longer hold them */
+        /* hidden ones came with one reference from the load: it was the tables', which no longer hold them
+         */
         HASHMAP_FOREACH(t, m->templates_by_id)
                 if (t->hidden && t->loaded_hidden) {
                         t->loaded_hidden = false;

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * A template: a read-only EROFS image below STATEDIR/templates/<id>/ and what a capsule made of it gets by default. The
- * name points to the newest; a replaced or removed one is hidden at once (in no table but its users') and freed, row and
- * directory, with its last user.
+ * A template: a read-only EROFS image below STATEDIR/templates/<id>/ and what a capsule made of it gets by
+ * default. The name points to the newest; a replaced or removed one is hidden at once (in no table but its
+ * users') and freed, row and directory, with its last user.
  */
 
 #include "basic/macro.h"
@@ -19,25 +19,26 @@ typedef enum TemplateType {
 } TemplateType;
 
 typedef struct Template {
-        unsigned n_ref;                 /* the table's one, and one for each capsule that uses it */
-        Manager *manager;               /* weak: outlives us */
-        char *id;                       /* random, names the directory */
+        unsigned n_ref;   /* the table's one, and one for each capsule that uses it */
+        Manager *manager; /* weak: outlives us */
+        char *id;         /* random, names the directory */
         char *name;
         TemplateType type;
-        char *team;                     /* "": everybody's */
+        char *team; /* "": everybody's */
         char *digest;
-        char *default_user;             /* "": root */
-        char **env;                     /* "NAME=value" */
-        bool platform;                  /* built from templates.d */
+        char *default_user; /* "": root */
+        char **env;         /* "NAME=value" */
+        bool platform;      /* built from templates.d */
         bool hidden;
-        bool loaded_hidden;             /* found so at start-up: holds a reference until the sweep */
+        bool loaded_hidden; /* found so at start-up: holds a reference until the sweep */
         uint64_t size_bytes;
         uint64_t created_usec;
-        uint32_t default_vcpus;         /* 0: the configuration's, as the next */
+        uint32_t default_vcpus; /* 0: the configuration's, as the next */
         uint64_t default_memory_bytes;
 } Template;
 
-/* The visible template of that name or NULL; borrowed. team: NULL for an administrator, else only that team's and everybody's. */
+/* The visible template of that name or NULL; borrowed. team: NULL for an administrator, else only that
+ * team's and everybody's. */
 Template* manager_find_template(Manager *m, const char *name, const char *team);
 /* Also a hidden one, by id: for records found at start-up. */
 Template* manager_find_template_by_id(Manager *m, const char *id);
@@ -62,15 +63,17 @@ typedef struct TemplateSpec {
 } TemplateSpec;
 
 /*
- * Makes the template <id> of templates/.new-<id>/rootfs.erofs, which becomes root's, and stores it durably; a visible one of
- * that name is hidden in the same commit. No process may be left that could write there. *ret (may be NULL) is borrowed.
+ * Makes the template <id> of templates/.new-<id>/rootfs.erofs, which becomes root's, and stores it durably;
+ * a visible one of that name is hidden in the same commit. No process may be left that could write there.
+ * *ret (may be NULL) is borrowed.
  */
 int template_take_over(Manager *m, const char *id, const TemplateSpec *spec, Template **ret, Fault *reterr);
 /* Hides it durably and tells the front end; freed with its last user. */
 int template_remove(Template *t, Fault *reterr);
-const char* template_type_to_string(TemplateType t);    /* "base", "snapshot" */
+const char* template_type_to_string(TemplateType t); /* "base", "snapshot" */
 TemplateType template_type_from_string(const char *s);
 /* Forgets all; rows and files stay. */
 void manager_free_templates(Manager *m);
-/* Removes rows and directories nobody uses, and what unfinished jobs left; once capsules are loaded and jobs are stopped. */
+/* Removes rows and directories nobody uses, and what unfinished jobs left; once capsules are loaded and jobs
+ * are stopped. */
 void manager_sweep_templates(Manager *m);

@@ -14,30 +14,30 @@
 #include "shared/event.h"
 #include "shared/json-field.h"
 
-#define WORKER_TASKS_MAX  UINT64_C(1024)
-#define WORKER_NICE       5
-#define BIND_RECURSIVE    UINT64_C(16384)       /* MS_REC */
+#define WORKER_TASKS_MAX UINT64_C(1024)
+#define WORKER_NICE      5
+#define BIND_RECURSIVE   UINT64_C(16384) /* MS_REC */
 
 struct WorkerUnit {
-        Systemd *systemd;       /* weak: outlives us */
+        Systemd *systemd; /* weak: outlives us */
         sd_event *event;
         char *unit;
         const WorkerHandlers *handlers;
         void *userdata;
 
-        UnitCall *call;         /* start, then stop */
+        UnitCall *call; /* start, then stop */
         sd_event_source *output_source, *deadline;
-        int output_fd;          /* read end of the worker's stdout */
-        char *buffer;           /* begun line */
+        int output_fd; /* read end of the worker's stdout */
+        char *buffer;  /* begun line */
         size_t n_buffer;
 
         bool stopping;
         bool cancelled;
-        json_t *result;         /* the worker said so */
+        json_t *result; /* the worker said so */
         Fault fault;
 };
 
-/* --- the unit's properties ------------------------------------------------------------------------------------------------ */
+/* --- the unit's properties ------------------------------------------------------------------- */
 
 typedef struct Properties {
         const WorkerSpec *spec;
@@ -66,10 +66,16 @@ static int append_strings(sd_bus_message *m) {
 static int append_numbers(sd_bus_message *m, const WorkerSpec *spec) {
         /* root of the host has what unpacking needs, the launcher what mapping a user namespace needs */
         const uint64_t capabilities = spec->userns_first != 0
-                                              ? (UINT64_C(1) << CAP_SETUID) | (UINT64_C(1) << CAP_SETGID) | (UINT64_C(1) << CAP_KILL)
-                                              : (UINT64_C(1) << CAP_SETUID) | (UINT64_C(1) << CAP_SETGID) | (UINT64_C(1) << CAP_KILL) |
-                                                        (UINT64_C(1) << CAP_CHOWN) | (UINT64_C(1) << CAP_DAC_OVERRIDE) |
-                                                        (UINT64_C(1) << CAP_FOWNER) | (UINT64_C(1) << CAP_FSETID);
+                                                      ? (UINT64_C(1) << CAP_SETUID) |
+                                                                        (UINT64_C(1) << CAP_SETGID) |
+                                                                        (UINT64_C(1) << CAP_KILL)
+                                                      : (UINT64_C(1) << CAP_SETUID) |
+                                                                        (UINT64_C(1) << CAP_SETGID) |
+                                                                        (UINT64_C(1) << CAP_KILL) |
+                                                                        (UINT64_C(1) << CAP_CHOWN) |
+                                                                        (UINT64_C(1) << CAP_DAC_OVERRIDE) |
+                                                                        (UINT64_C(1) << CAP_FOWNER) |
+                                                                        (UINT64_C(1) << CAP_FSETID);
         const struct {
                 const char *name;
                 uint64_t value;
@@ -87,7 +93,8 @@ static int append_numbers(sd_bus_message *m, const WorkerSpec *spec) {
         for (size_t i = 0; i < ELEMENTSOF(numbers) && r >= 0; i++)
                 r = sd_bus_message_append(m, "(sv)", numbers[i].name, "t", numbers[i].value);
         if (r >= 0)
-                r = sd_bus_message_append(m, "(sv)(sv)", "KillSignal", "i", (int32_t) SIGKILL, "Nice", "i", (int32_t) WORKER_NICE);
+                r = sd_bus_message_append(m, "(sv)(sv)", "KillSignal", "i", (int32_t) SIGKILL, "Nice", "i",
+                                          (int32_t) WORKER_NICE);
         return r;
 }
 
@@ -96,9 +103,15 @@ static int append_switches(sd_bus_message *m, const WorkerSpec *spec) {
                 const char *name;
                 bool value;
         } switches[] = {
-                { "PrivateTmp", true },         { "PrivateDevices", true },      { "NoNewPrivileges", true },
-                { "ProtectClock", true },       { "ProtectControlGroups", true },{ "ProtectKernelModules", true },
-                { "ProtectKernelLogs", true },  { "LockPersonality", true },     { "RestrictRealtime", true },
+                { "PrivateTmp", true },
+                { "PrivateDevices", true },
+                { "NoNewPrivileges", true },
+                { "ProtectClock", true },
+                { "ProtectControlGroups", true },
+                { "ProtectKernelModules", true },
+                { "ProtectKernelLogs", true },
+                { "LockPersonality", true },
+                { "RestrictRealtime", true },
                 /* masks parts of /proc, and then a user namespace cannot mount one of its own */
                 { "ProtectKernelTunables", spec->userns_first == 0 },
                 { "PrivateNetwork", !spec->network },
@@ -115,7 +128,8 @@ static int append_paths(sd_bus_message *m, const WorkerSpec *spec) {
 
         r = sd_bus_message_append(m, "(sv)", "TemporaryFileSystem", "a(ss)", 1, "/run/wrenn", "mode=0755");
         if (r >= 0 && spec->directory)
-                r = sd_bus_message_append(m, "(sv)", "BindPaths", "a(ssbt)", 1, spec->directory, WORKER_DIRECTORY, 0, BIND_RECURSIVE);
+                r = sd_bus_message_append(m, "(sv)", "BindPaths", "a(ssbt)", 1, spec->directory,
+                                          WORKER_DIRECTORY, 0, BIND_RECURSIVE);
         return r;
 }
 
@@ -123,19 +137,21 @@ static int append_command(sd_bus_message *m, const WorkerSpec *spec) {
         char range[64];
 
         if (spec->userns_first == 0)
-                return sd_bus_message_append(m, "(sv)", "ExecStart", "a(sasb)", 1, spec->worker, 1, spec->worker, 0);
+                return sd_bus_message_append(m, "(sv)", "ExecStart", "a(sasb)", 1, spec->worker, 1,
+                                             spec->worker, 0);
 
         (void) snprintf(range, sizeof(range), "--userns=%u:%u", spec->userns_first, JOB_UID_COUNT);
-        return sd_bus_message_append(m, "(sv)", "ExecStart", "a(sasb)", 1, spec->launcher, 4, spec->launcher, range, "--",
-                                     spec->worker, 0);
+        return sd_bus_message_append(m, "(sv)", "ExecStart", "a(sasb)", 1, spec->launcher, 4, spec->launcher,
+                                     range, "--", spec->worker, 0);
 }
 
 static int fill_properties(sd_bus_message *m, void *userdata) {
         const Properties *p = userdata;
         int r;
 
-        r = sd_bus_message_append(m, "(sv)(sv)(sv)", "Description", "s", p->spec->description, "StandardInputFileDescriptor", "h",
-                                  p->stdin_fd, "StandardOutputFileDescriptor", "h", p->stdout_fd);
+        r = sd_bus_message_append(m, "(sv)(sv)(sv)", "Description", "s", p->spec->description,
+                                  "StandardInputFileDescriptor", "h", p->stdin_fd,
+                                  "StandardOutputFileDescriptor", "h", p->stdout_fd);
         if (r >= 0)
                 r = append_strings(m);
         if (r >= 0)
@@ -147,10 +163,11 @@ static int fill_properties(sd_bus_message *m, void *userdata) {
         return r < 0 ? r : append_command(m, p->spec);
 }
 
-/* --- its end ---------------------------------------------------------------------------------------------------------------- */
+/* --- its end --------------------------------------------------------------------------------- */
 
 static void complete(WorkerUnit *w) {
-        const char *why = w->cancelled ? "The job was cancelled." : "The worker ended without a result; see its log: journalctl -u";
+        const char *why = w->cancelled ? "The job was cancelled."
+                                       : "The worker ended without a result; see its log: journalctl -u";
 
         w->deadline = event_source_free(w->deadline);
         if (w->result && !w->cancelled && !fault_is_set(&w->fault)) {
@@ -174,9 +191,11 @@ static void on_stopped(UnitCall *call, int r, const Fault *fault, void *userdata
 
         w->call = unit_call_free(w->call);
         if (r < 0) {
-                /* something may still run there: nobody may take its files over. Try again until PID 1 answers. */
+                /* something may still run there: nobody may take its files over. Try again until PID 1
+                 * answers. */
                 (void) log_warning_errno(r, "Failed to stop '%s', trying again: %m", w->unit);
-                r = event_timer(w->event, &w->deadline, USEC_PER_SEC, PRIORITY_CLIENT, on_deadline, w, "worker-stop");
+                r = event_timer(w->event, &w->deadline, USEC_PER_SEC, PRIORITY_CLIENT, on_deadline, w,
+                                "worker-stop");
                 if (r >= 0)
                         return;
         }
@@ -188,7 +207,8 @@ static void stop_unit(WorkerUnit *w) {
 
         r = systemd_stop_unit(w->systemd, w->unit, on_stopped, w, &w->call);
         if (r < 0)
-                r = event_timer(w->event, &w->deadline, USEC_PER_SEC, PRIORITY_CLIENT, on_deadline, w, "worker-stop");
+                r = event_timer(w->event, &w->deadline, USEC_PER_SEC, PRIORITY_CLIENT, on_deadline, w,
+                                "worker-stop");
         if (r < 0)
                 (void) log_error_errno(r, "Failed to stop '%s': %m", w->unit);
 }
@@ -205,7 +225,7 @@ static void finish(WorkerUnit *w) {
         if (w->stopping)
                 return;
         w->stopping = true;
-        if (!w->call)           /* else on_started() goes on */
+        if (!w->call) /* else on_started() goes on */
                 stop_unit(w);
 }
 
@@ -214,21 +234,24 @@ static void on_started(UnitCall *call, int r, const Fault *fault, void *userdata
 
         w->call = unit_call_free(w->call);
         if (r < 0 && !w->result && !fault_is_set(&w->fault))
-                (void) fault_set(&w->fault, fault && fault_is_set(fault) ? fault->code : FAULT_INTERNAL, "%s",
-                                 fault && fault_is_set(fault) ? fault->message : "Failed to start the worker.");
+                (void) fault_set(&w->fault, fault && fault_is_set(fault) ? fault->code : FAULT_INTERNAL,
+                                 "%s",
+                                 fault && fault_is_set(fault) ? fault->message
+                                                              : "Failed to start the worker.");
         if (w->stopping)
                 stop_unit(w);
         else if (r < 0)
                 finish(w);
 }
 
-/* --- what the worker says -------------------------------------------------------------------------------------------------- */
+/* --- what the worker says -------------------------------------------------------------------- */
 
 static void take_error(WorkerUnit *w, json_t *error) {
         const char *code = json_string_value(json_object_get(error, "code"));
         const char *message = json_string_value(json_object_get(error, "message"));
 
-        (void) fault_set(&w->fault, fault_from_wire_name(strempty(code)), "%s", message ?: "The job failed.");
+        (void) fault_set(&w->fault, fault_from_wire_name(strempty(code)), "%s",
+                         message ?: "The job failed.");
 }
 
 static void take_line(WorkerUnit *w, const char *line, size_t n) {
@@ -281,7 +304,7 @@ static int on_output(sd_event_source *source, int fd, uint32_t events, void *use
         return 0;
 }
 
-/* --- its start -------------------------------------------------------------------------------------------------------------- */
+/* --- its start ------------------------------------------------------------------------------- */
 
 /* Puts the request, and fd if there is one, into a socket whose other end becomes the worker's stdin. */
 static int send_request(const WorkerSpec *spec, int *ret_stdin) {
@@ -311,7 +334,9 @@ static int send_request(const WorkerSpec *spec, int *ret_stdin) {
         if (spec->fd >= 0) {
                 message.msg_control = &control;
                 message.msg_controllen = sizeof(control);
-                control.header = (struct cmsghdr) { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int)) };
+                control.header = (struct cmsghdr) { .cmsg_level = SOL_SOCKET,
+                                                    .cmsg_type = SCM_RIGHTS,
+                                                    .cmsg_len = CMSG_LEN(sizeof(int)) };
                 memcpy(CMSG_DATA(&control.header), &spec->fd, sizeof(int));
         }
         if (sendmsg(ours, &message, MSG_DONTWAIT | MSG_NOSIGNAL) != (ssize_t) iov.iov_len)
@@ -321,7 +346,8 @@ static int send_request(const WorkerSpec *spec, int *ret_stdin) {
         return 0;
 }
 
-static int worker_unit_new(Systemd *s, sd_event *e, const WorkerSpec *spec, const WorkerHandlers *handlers, void *userdata, WorkerUnit **ret) {
+static int worker_unit_new(Systemd *s, sd_event *e, const WorkerSpec *spec, const WorkerHandlers *handlers,
+                           void *userdata, WorkerUnit **ret) {
         _cleanup_(worker_unit_freep) WorkerUnit *w = calloc(1, sizeof(WorkerUnit));
 
         if (!w)
@@ -334,7 +360,7 @@ static int worker_unit_new(Systemd *s, sd_event *e, const WorkerSpec *spec, cons
                 .userdata = userdata,
                 .output_fd = -EBADF,
                 .buffer = malloc(WORKER_LINE_MAX),
-                .stopping = true,       /* nothing runs yet */
+                .stopping = true, /* nothing runs yet */
         };
         if (!w->unit || !w->buffer)
                 return -ENOMEM;
@@ -342,7 +368,8 @@ static int worker_unit_new(Systemd *s, sd_event *e, const WorkerSpec *spec, cons
         return 0;
 }
 
-int worker_unit_start(Systemd *s, sd_event *e, const WorkerSpec *spec, const WorkerHandlers *handlers, void *userdata, WorkerUnit **ret) {
+int worker_unit_start(Systemd *s, sd_event *e, const WorkerSpec *spec, const WorkerHandlers *handlers,
+                      void *userdata, WorkerUnit **ret) {
         _cleanup_(worker_unit_freep) WorkerUnit *w = NULL;
         _cleanup_close_ int stdin_fd = -EBADF, stdout_fd = -EBADF;
         int fds[2], r;
@@ -357,13 +384,16 @@ int worker_unit_start(Systemd *s, sd_event *e, const WorkerSpec *spec, const Wor
         stdout_fd = fds[1];
         r = fd_nonblock(w->output_fd, true);
         if (r >= 0)
-                r = event_io(e, &w->output_source, w->output_fd, EPOLLIN, PRIORITY_CLIENT, on_output, w, "worker-output");
+                r = event_io(e, &w->output_source, w->output_fd, EPOLLIN, PRIORITY_CLIENT, on_output, w,
+                             "worker-output");
         if (r >= 0)
                 r = send_request(spec, &stdin_fd);
         if (r >= 0)
                 r = systemd_start_transient(s, spec->unit, fill_properties,
-                                            &(Properties) { .spec = spec, .stdin_fd = stdin_fd, .stdout_fd = stdout_fd }, on_started, w,
-                                            &w->call);
+                                            &(Properties) { .spec = spec,
+                                                            .stdin_fd = stdin_fd,
+                                                            .stdout_fd = stdout_fd },
+                                            on_started, w, &w->call);
         if (r < 0)
                 return r;
 
