@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Jobs from their making to their end, with a worker that does what the test says: this file takes the place of
- * host/worker-unit.c, of the part of host/systemd.c that jobs use, and of core/trash.c.
+ * Jobs from their making to their end, with a worker that does what the test says: this file takes the place
+ * of host/worker-unit.c, of the part of host/systemd.c that jobs use, and of core/trash.c.
  */
 
 #include <fcntl.h>
@@ -22,7 +22,7 @@
 
 #define DIGEST "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
-/* --- the fakes --------------------------------------------------------------------------------------------------------------- */
+/* --- the fakes ------------------------------------------------------------------------------- */
 
 struct WorkerUnit {
         const WorkerHandlers *handlers;
@@ -31,10 +31,11 @@ struct WorkerUnit {
         bool cancelled;
 };
 
-static WorkerUnit *worker;      /* the one at work */
-static unsigned n_stopped;      /* orphans */
+static WorkerUnit *worker; /* the one at work */
+static unsigned n_stopped; /* orphans */
 
-int worker_unit_start(Systemd *s, sd_event *e, const WorkerSpec *spec, const WorkerHandlers *handlers, void *userdata, WorkerUnit **ret) {
+int worker_unit_start(Systemd *s, sd_event *e, const WorkerSpec *spec, const WorkerHandlers *handlers,
+                      void *userdata, WorkerUnit **ret) {
         WorkerUnit *w = calloc(1, sizeof(WorkerUnit));
 
         assert(w && !worker);
@@ -75,7 +76,9 @@ struct UnitCall {
 };
 
 static int on_call(sd_event_source *source, void *userdata) {
-        static const UnitInfo orphan = { .name = "wrenn-job-9.service", .active_state = "active", .sub_state = "running" };
+        static const UnitInfo orphan = { .name = "wrenn-job-9.service",
+                                         .active_state = "active",
+                                         .sub_state = "running" };
         UnitCall *c = userdata;
 
         if (c->list_done)
@@ -120,7 +123,7 @@ int trash_put(Trash *t, int dir_fd, const char *name, bool durable) {
         return remove_tree_at(dir_fd, name);
 }
 
-/* --- a daemon without the rest ------------------------------------------------------------------------------------------------- */
+/* --- a daemon without the rest --------------------------------------------------------------- */
 
 typedef struct World {
         char path[64];
@@ -234,7 +237,8 @@ static void world_make(World *w) {
         world_open(w);
         put(w->m.state_fd, "wrenn-agent", "agent");
         files = open_dir_at(w->m.state_fd, "templates.d", true, 0755);
-        put(files, "tiny.template", "[Packages]\nPackages=git\n[Capsule]\nDefaultUser=joe\nEnvironment=A=b\nDefaultVCPUs=3\n");
+        put(files, "tiny.template",
+            "[Packages]\nPackages=git\n[Capsule]\nDefaultUser=joe\nEnvironment=A=b\nDefaultVCPUs=3\n");
         put(files, "bad.template", "[Packages]\nNonsense=git\n");
         n_stopped = 0;
 }
@@ -278,7 +282,7 @@ static void worker_makes_image(World *w) {
         worker_ends(w, "{\"digest\":\"" DIGEST "\",\"size\":5}", 0, NULL);
 }
 
-/* --- the tests ------------------------------------------------------------------------------------------------------------------ */
+/* --- the tests ------------------------------------------------------------------------------- */
 
 TEST(build) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL, busy = FAULT_NULL;
@@ -419,7 +423,8 @@ TEST(failures) {
 }
 
 TEST(import) {
-        _cleanup_(fault_done) Fault fault = FAULT_NULL, name = FAULT_NULL, taken = FAULT_NULL, builtin = FAULT_NULL, dir = FAULT_NULL;
+        _cleanup_(fault_done) Fault fault = FAULT_NULL, name = FAULT_NULL, taken = FAULT_NULL,
+                                    builtin = FAULT_NULL, dir = FAULT_NULL;
         _cleanup_close_ int fd = memfd_from("tar", "x", 1);
         char hex[SHA256_HEX_LEN + 1];
         World w;

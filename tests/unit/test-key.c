@@ -28,7 +28,9 @@ static void world_open(World *w) {
         _cleanup_free_ char *path = NULL;
 
         path = strjoin(w->path, "/db");
-        w->m = (Manager) { .keys = hashmap_new(), .keys_by_hash = hashmap_new(), .events = &events, .events_userdata = w };
+        w->m = (Manager) {
+                .keys = hashmap_new(), .keys_by_hash = hashmap_new(), .events = &events, .events_userdata = w
+        };
         assert(w->m.keys && w->m.keys_by_hash);
         ASSERT_EQ(store_open(path, &w->m.store, &fault), 0);
         ASSERT_EQ(manager_load_keys(&w->m, &fault), 0);
@@ -60,7 +62,8 @@ static int authenticate(World *w, const char *secret, Key **ret, Fault *fault) {
 }
 
 TEST(life) {
-        _cleanup_(fault_done) Fault fault = FAULT_NULL, wrong = FAULT_NULL, gone = FAULT_NULL, twice = FAULT_NULL;
+        _cleanup_(fault_done) Fault fault = FAULT_NULL, wrong = FAULT_NULL, gone = FAULT_NULL,
+                                    twice = FAULT_NULL;
         char secret[KEY_SECRET_LEN + 1], other[KEY_SECRET_LEN + 1], id[128];
         static const char *const scopes[] = { "create", "exec", NULL };
         Key *k, *found;
@@ -131,8 +134,10 @@ TEST(arguments) {
                 char *const *scopes;
                 const char *message;
         } cases[] = {
-                { "a\nb", NULL, NULL, NULL, "name: expected at most 64 bytes of text without control characters." },
-                { "\xff", NULL, NULL, NULL, "name: expected at most 64 bytes of text without control characters." },
+                { "a\nb", NULL, NULL, NULL,
+                  "name: expected at most 64 bytes of text without control characters." },
+                { "\xff", NULL, NULL, NULL,
+                  "name: expected at most 64 bytes of text without control characters." },
                 { "x", "with-dash", NULL, NULL, "Team: expected 1 to 32 of a-z 0-9 _." },
                 { "x", "Red", NULL, NULL, "Team: expected 1 to 32 of a-z 0-9 _." },
                 { "x", NULL, "../x", NULL, "DefaultTemplate: expected the name of a template." },
@@ -146,7 +151,9 @@ TEST(arguments) {
                 char secret[KEY_SECRET_LEN + 1];
                 Key *k;
 
-                ASSERT_EQ(key_create(&w.m, cases[i].name, cases[i].team, cases[i].template, cases[i].scopes, &k, secret, &fault), -EINVAL);
+                ASSERT_EQ(key_create(&w.m, cases[i].name, cases[i].team, cases[i].template, cases[i].scopes,
+                                     &k, secret, &fault),
+                          -EINVAL);
                 ASSERT_STREQ(fault.message, cases[i].message);
         }
         ASSERT_EQ(hashmap_size(w.m.keys), 0);

@@ -53,7 +53,8 @@ TEST(errors) {
                 { "[Nothing]\nA=b\n", "x:2: There is no section [Nothing]." },
                 { "[Packages]\nPackage=x\n", "x:2: There is no key Package= in section [Packages]." },
                 { "[Packages]\n\nno equals sign\n", "x:3: expected NAME=VALUE or [SECTION]." },
-                { "[Packages]\nPackages=git --allow-downgrades\n", "x:2: Packages: expected names of packages." },
+                { "[Packages]\nPackages=git --allow-downgrades\n",
+                  "x:2: Packages: expected names of packages." },
                 { "[Packages]\nPackages=./x.deb\n", "x:2: Packages: expected names of packages." },
                 { "[Packages]\nPackages=a;b\n", "x:2: Packages: expected names of packages." },
                 { "[Packages]\nPackages=?essential\n", "x:2: Packages: expected names of packages." },
@@ -64,8 +65,10 @@ TEST(errors) {
                 { "[Capsule]\nDefaultUser=-x\n", "x:2: DefaultUser: expected a user name." },
                 { "[Capsule]\nEnvironment=A\n", "x:2: Environment: expected NAME=value." },
                 { "[Capsule]\nDefaultVCPUs=0\n", "x:2: DefaultVCPUs: expected a number from 1 to 32." },
-                { "[Capsule]\nDefaultMemory=1M\n", "x:2: DefaultMemory: expected a size from 128M to 256G." },
-                { "[Capsule]\nDefaultMemory=much\n", "x:2: DefaultMemory: expected a size from 128M to 256G." },
+                { "[Capsule]\nDefaultMemory=1M\n",
+                  "x:2: DefaultMemory: expected a size from 128M to 256G." },
+                { "[Capsule]\nDefaultMemory=much\n",
+                  "x:2: DefaultMemory: expected a size from 128M to 256G." },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
@@ -95,7 +98,8 @@ TEST(too_many) {
 TEST(directories) {
         char first[] = "/tmp/templates-file-XXXXXX", second[] = "/tmp/templates-file-XXXXXX";
         _cleanup_close_ int first_fd = -EBADF, second_fd = -EBADF;
-        _cleanup_(fault_done) Fault missing = FAULT_NULL, world = FAULT_NULL, name = FAULT_NULL, fault = FAULT_NULL;
+        _cleanup_(fault_done) Fault missing = FAULT_NULL, world = FAULT_NULL, name = FAULT_NULL,
+                                    fault = FAULT_NULL;
         _cleanup_(template_file_done) TemplateFile f = {}, g = {};
 
         assert(mkdtemp(first) && mkdtemp(second));
@@ -104,7 +108,8 @@ TEST(directories) {
         const char *const dirs[] = { first, "/nonexistent", second, NULL };
 
         ASSERT_EQ(template_file_load(dirs, "t", &f, &missing), -ENOENT);
-        ASSERT_TRUE(strstr(missing.message, "There is no 't.template' in /tmp/templates-file-") == missing.message);
+        ASSERT_TRUE(strstr(missing.message, "There is no 't.template' in /tmp/templates-file-") ==
+                    missing.message);
         ASSERT_EQ(template_file_load(dirs, "../t", &f, &name), -EINVAL);
 
         ASSERT_EQ(write_file_atomic_at(second_fd, "t.template", "[Packages]\nSuite=b\n", 19, 0644), 0);
@@ -125,7 +130,8 @@ TEST(stock) {
         _cleanup_(template_file_done) TemplateFile f = {};
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         const char *const dirs[] = { SOURCE_DIR "/templates.d", NULL };
-        static const char *const needed[] = { "bash", "git", "curl", "ca-certificates", "iproute2", "procps", "hostname", "apt" };
+        static const char *const needed[] = { "bash",     "git",    "curl",     "ca-certificates",
+                                              "iproute2", "procps", "hostname", "apt" };
 
         ASSERT_EQ(template_file_load(dirs, "minimal", &f, &fault), 0);
         ASSERT_STREQ(f.default_user, "root");

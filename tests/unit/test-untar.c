@@ -35,7 +35,8 @@ static void tar_grow(Tar *t, const void *data, size_t n) {
         t->n += padded;
 }
 
-static void tar_header(Tar *t, const char *name, char type, unsigned mode, uint64_t uid, uint64_t size, const char *link) {
+static void tar_header(Tar *t, const char *name, char type, unsigned mode, uint64_t uid, uint64_t size,
+                       const char *link) {
         char h[BLOCK] = {};
         unsigned sum = 0;
 
@@ -195,16 +196,37 @@ TEST(hostile) {
                 { "parent later", { { "a/../../victim", '0' } }, -EINVAL, "is not a path below" },
                 { "parent last", { { "a/..", '5' } }, -EINVAL, "is not a path below" },
                 { "absolute", { { "/etc/wrenn-test", '0' } }, -EINVAL, "is not a path below" },
-                { "symlink, then write through", { { "x", '2', ".." }, { "x/victim", '0' } }, -EINVAL, "leads through a symbolic link" },
-                { "absolute symlink", { { "x", '2', "/tmp" }, { "x/wrenn-test", '0' } }, -EINVAL, "leads through a symbolic link" },
-                { "symlink as directory", { { "x", '2', ".." }, { "x/", '5' }, { "x/victim", '0' } }, 0, NULL },
-                { "symlink in the middle", { { "a/x", '2', "../.." }, { "a/x/victim", '1', "a/x" } }, -EINVAL, "symbolic link" },
+                { "symlink, then write through",
+                  { { "x", '2', ".." }, { "x/victim", '0' } },
+                  -EINVAL,
+                  "leads through a symbolic link" },
+                { "absolute symlink",
+                  { { "x", '2', "/tmp" }, { "x/wrenn-test", '0' } },
+                  -EINVAL,
+                  "leads through a symbolic link" },
+                { "symlink as directory",
+                  { { "x", '2', ".." }, { "x/", '5' }, { "x/victim", '0' } },
+                  0,
+                  NULL },
+                { "symlink in the middle",
+                  { { "a/x", '2', "../.." }, { "a/x/victim", '1', "a/x" } },
+                  -EINVAL,
+                  "symbolic link" },
                 { "hard link out", { { "x", '1', "../victim" } }, -EINVAL, "is a hard link out" },
                 { "hard link, absolute", { { "x", '1', "/etc/passwd" } }, -EINVAL, "is a hard link out" },
-                { "hard link through a symlink", { { "s", '2', ".." }, { "x", '1', "s/victim" } }, -EINVAL, "symbolic link" },
-                { "hard link to the symlink", { { "s", '2', "../victim" }, { "x", '1', "s" }, { "x", '0' } }, 0, NULL },
+                { "hard link through a symlink",
+                  { { "s", '2', ".." }, { "x", '1', "s/victim" } },
+                  -EINVAL,
+                  "symbolic link" },
+                { "hard link to the symlink",
+                  { { "s", '2', "../victim" }, { "x", '1', "s" }, { "x", '0' } },
+                  0,
+                  NULL },
                 { "hard link to nothing", { { "x", '1', "nothing" } }, -EINVAL, "not there" },
-                { "hard link to a directory", { { "d", '5' }, { "x", '1', "d" } }, -EINVAL, "to a directory" },
+                { "hard link to a directory",
+                  { { "d", '5' }, { "x", '1', "d" } },
+                  -EINVAL,
+                  "to a directory" },
                 { "file through a file", { { "f", '0' }, { "f/g", '0' } }, -EINVAL, "contradicts" },
                 { "file over a full directory", { { "d/f", '0' }, { "d", '0' } }, -EINVAL, "contradicts" },
                 { "empty link", { { "x", '2', "" } }, -EINVAL, "" },
@@ -220,18 +242,23 @@ TEST(hostile) {
 
                 place_make(&p);
                 for (size_t k = 0; k < 3 && cases[i].entries[k].name; k++)
-                        tar_header(&t, cases[i].entries[k].name, cases[i].entries[k].type, 0755, getuid(), 0, cases[i].entries[k].link);
+                        tar_header(&t, cases[i].entries[k].name, cases[i].entries[k].type, 0755, getuid(), 0,
+                                   cases[i].entries[k].link);
                 tar_end(&t);
                 r = unpack(&p, &t, NULL, &result, &fault);
-                if (r != cases[i].r || (cases[i].message && !strstr(strempty(fault.message), cases[i].message)))
+                if (r != cases[i].r ||
+                    (cases[i].message && !strstr(strempty(fault.message), cases[i].message)))
                         fail_msg("%s: %d, '%s'", cases[i].what, r, strempty(fault.message));
                 place_done(&p);
         }
 }
 
 TEST(limits) {
-        static const UntarLimits small = { .entries_max = 100, .bytes_max = 1000, .ratio_max = 1000, .ratio_free_bytes = 1000 };
-        _cleanup_(fault_done) Fault few = FAULT_NULL, bytes = FAULT_NULL, owner = FAULT_NULL, disk = FAULT_NULL;
+        static const UntarLimits small = {
+                .entries_max = 100, .bytes_max = 1000, .ratio_max = 1000, .ratio_free_bytes = 1000
+        };
+        _cleanup_(fault_done) Fault few = FAULT_NULL, bytes = FAULT_NULL, owner = FAULT_NULL,
+                                    disk = FAULT_NULL;
         _cleanup_(tar_done) Tar entries = {}, large = {}, foreign = {}, one = {};
         UntarLimits greedy = UNTAR_LIMITS_DEFAULT;
         char name[32], text[600];
@@ -275,7 +302,9 @@ TEST(ratio) {
         Place p;
 
         place_make(&p);
-        (void) snprintf(command, sizeof(command), "cd %s/root && truncate -s 256M z && tar c z | zstd -q -19 --long > ../victim.zst && rm z", p.path);
+        (void) snprintf(command, sizeof(command),
+                        "cd %s/root && truncate -s 256M z && tar c z | zstd -q -19 --long > ../victim.zst && rm z",
+                        p.path);
         if (system(command) != 0)
                 skip();
         fd = openat(p.fd, "victim.zst", O_RDONLY | O_CLOEXEC);
@@ -296,7 +325,8 @@ TEST(sparse) {
         Place p;
 
         place_make(&p);
-        (void) snprintf(command, sizeof(command), "cd %s/root && truncate -s 1G z && tar cS z > ../victim.tar && rm z", p.path);
+        (void) snprintf(command, sizeof(command),
+                        "cd %s/root && truncate -s 1G z && tar cS z > ../victim.tar && rm z", p.path);
         if (system(command) != 0)
                 skip();
         fd = openat(p.fd, "victim.tar", O_RDONLY | O_CLOEXEC);
@@ -331,7 +361,8 @@ TEST(packed) {
 }
 
 TEST(no_archive) {
-        static const char *const texts[] = { "x", "hello, this is no archive at all", "PK\003\004", "\x1f\x8b\x08" };
+        static const char *const texts[] = { "x", "hello, this is no archive at all", "PK\003\004",
+                                             "\x1f\x8b\x08" };
 
         for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
                 _cleanup_(fault_done) Fault fault = FAULT_NULL;
