@@ -2,8 +2,8 @@
 
 /* The typed frames in the DATA of /processes and the names of the ends; see protocol.h. */
 
-#include "shared/protocol.h"
 #include "basic/strings.h"
+#include "shared/protocol.h"
 
 void frame_header(uint8_t ret[static FRAME_HEADER_LEN], FrameType type, uint32_t length) {
         ret[0] = (uint8_t) type;
