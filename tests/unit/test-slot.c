@@ -245,6 +245,22 @@ TEST(claim_and_release) {
         ASSERT_NULL(slot_pool_free(NULL));
 }
 
+TEST(one_too_many) {
+        _cleanup_(place_done) Place place = place_new();
+        _cleanup_(slot_pool_freep) SlotPool *p = pool_new(&place, &(SlotPoolConfig) { .n_ready = 1 });
+        Slot *s = NULL;
+
+        ASSERT_OK(slot_pool_start(p, NULL));
+        run_until_idle(&place);
+        ASSERT_OK(slot_pool_claim(p, &s, NULL));
+        run_until_idle(&place);
+        ASSERT_EQ(slot_pool_n_ready(p), 1);
+        s = slot_release(s);
+        ASSERT_EQ(slot_pool_n_ready(p), 2);
+        run_until_idle(&place);
+        ASSERT_EQ(slot_pool_n_ready(p), 1);
+}
+
 TEST(adoption) {
         _cleanup_(place_done) Place place = place_new();
         _cleanup_(slot_pool_freep) SlotPool *p = NULL;

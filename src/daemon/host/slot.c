@@ -269,6 +269,17 @@ static void pool_push_ready(SlotPool *p, Slot *s) {
         p->n_ready++;
 }
 
+static Slot *pool_pop_ready(SlotPool *p) {
+        Slot *s = p->ready;
+
+        if (s) {
+                p->ready = s->next;
+                s->next = NULL;
+                p->n_ready--;
+        }
+        return s;
+}
+
 static int on_retry(sd_event_source *source, uint64_t usec, void *userdata);
 
 /* One piece of work per turn; the source is off when nothing is left to do. */
@@ -286,7 +297,12 @@ static int on_idle(sd_event_source *source, void *userdata) {
                 return 0;
         }
 
-        if (p->n_ready >= p->n_wanted)
+        if (p->n_ready > p->n_wanted) {
+                slot_quarantine_consume(pool_pop_ready(p));
+                return 0;
+        }
+
+        if (p->n_ready == p->n_wanted)
                 return sd_event_source_set_enabled(source, SD_EVENT_OFF);
 
         r = pool_make(p, &s, &fault);
@@ -306,7 +322,7 @@ static int on_idle(sd_event_source *source, void *userdata) {
 static void pool_refill(SlotPool *p) {
         int r;
 
-        if (!p->idle_source || (p->n_ready >= p->n_wanted && p->n_stale == 0))
+        if (!p->idle_source || (p->n_ready == p->n_wanted && p->n_stale == 0))
                 return;
 
         r = sd_event_source_set_enabled(p->idle_source, SD_EVENT_ON);
@@ -489,12 +505,8 @@ int slot_pool_claim(SlotPool *p, Slot **ret, Fault *reterr) {
         Slot *s;
         int r;
 
-        s = p->ready;
-        if (s) {
-                p->ready = s->next;
-                s->next = NULL;
-                p->n_ready--;
-        } else {
+        s = pool_pop_ready(p);
+        if (!s) {
                 r = pool_make(p, &s, reterr);
                 if (r < 0)
                         return r;
@@ -539,8 +551,10 @@ Slot *slot_release(Slot *s) {
         s->pool->n_used--;
         if (s->tap_taken)
                 slot_quarantine_consume(s);
-        else
+        else {
                 pool_push_ready(s->pool, s);
+                pool_refill(s->pool); /* which also closes one too many */
+        }
         return NULL;
 }
 
