@@ -26,6 +26,8 @@ typedef struct SlotPool SlotPool;
 typedef struct UidPool UidPool;
 typedef struct LayerCache LayerCache;
 typedef struct VmmProbe VmmProbe;
+typedef struct Trash Trash;
+typedef struct Adoption Adoption;
 
 /*
  * Upwards calls; every one is optional. properties: NULL-terminated D-Bus property names. They run at once, while the caller is
@@ -77,6 +79,9 @@ struct Manager {
         UidPool *uids;
         LayerCache *layers;
         VmmProbe *vmm;                  /* which accelerators and programs are usable */
+        Trash *trash;
+        Adoption *adoption;             /* while starting up */
+        sd_event_source *sweep_timer;
 
         /* sums over living capsules */
         uint32_t n_capsules, n_running, vcpus_reserved;
@@ -84,6 +89,7 @@ struct Manager {
 
         char *state_dir, *run_dir, *cache_dir, *lib_dir;        /* owned; STATEDIR, RUNDIR, CACHEDIR, PKGLIBDIR but in tests */
         int state_fd, run_fd;           /* the directories */
+        int lock_fd;
         char boot_id[33];
         bool stopping;                  /* no new work */
 };

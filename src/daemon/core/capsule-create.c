@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What a create may ask for, and whether the host has room for it. All of it happens before anything is made. */
+
+#include <string.h>
+
+#include "basic/fd.h"
+#include "basic/limits.h"
+#include "basic/log.h"
+#include "basic/strings.h"
+#include "daemon/core/capsule.h"
+#include "daemon/core/manager.h"
+#include "daemon/core/template.h"
+#include "daemon/core/vmm.h"
+
+static int check_map(char *const *map, const char *what, size_t n_max, size_t name_max, size_t entry_max, size_t total_max, Fault *reterr) {
+        size_t n = 0, total = 0;
+
+        STRV_FOREACH(i, map) {
+                const char *eq = strchr(*i, '=');
+                size_t name_len = eq ? (size_t) (eq - *i) : 0;
+
+                total += strlen(*i) + 1;
+                if (++n > n_max || total > total_max)
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at most %zu entries of together %zu bytes.", what,
+                                         n_max, total_max);
+                if (name_len == 0 || name_len > name_max || strlen(*i) > entry_max)
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry has no name or is longer than %zu bytes.", what,
+                                         entry_max);
+                if (!utf8_is_valid(*i, strlen(*i)))
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry is not UTF-8.", what);
+        }
+        return 0;
+}
+
+static int check_range(const char *what, uint64_t value, uint64_t min, uint64_t max, Fault *reterr) {
+        if (value >= min && value <= max)
+                return 0;
+        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected %llu to %llu.", what, (unsigned long long) min,
+                         (unsigned long long) max);
+}
+
+static int check_numbers(const CapsuleSpec *s, Fault *reterr) {
+        int r;
+
+        r = check_range("VCPUs", s->vcpus, VCPUS_MIN, VCPUS_MAX, reterr);
+        if (r >= 0)
+                r = check_range("MemoryBytes", s->memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, reterr);
+        if (r >= 0 && s->memory_bytes % MIB != 0)
+                r = fault_set(reterr, FAULT_INVALID_ARGS, "MemoryBytes: expected whole MiB.");
+        if (r >= 0)
+                r = check_range("DiskBytes", s->disk_bytes, DISK_BYTES_MIN, DISK_BYTES_MAX, reterr);
+        if (r >= 0 && s->disk_bytes % DISK_BYTES_STEP != 0)
+                r = fault_set(reterr, FAULT_INVALID_ARGS, "DiskBytes: expected a multiple of %llu.",
+                              (unsigned long long) DISK_BYTES_STEP);
+        if (r >= 0)
+                r = check_range("TimeoutUSec", s->timeout_usec, 0, TIMEOUT_USEC_MAX, reterr);
+        return r;
+}
+
+/* Fills what was left open. */
+static int complete_spec(Manager *m, const Template *t, CapsuleSpec *s) {
+        int r = 0;
+
+        if (s->vcpus == 0)
+                s->vcpus = t->default_vcpus ?: m->config.default_vcpus;
+        if (s->memory_bytes == 0)
+                s->memory_bytes = t->default_memory_bytes ?: m->config.default_memory_bytes;
+        if (s->disk_bytes == 0)
+                s->disk_bytes = m->config.default_disk_bytes;
+        if (isempty(s->team))
+                r = free_and_strdup(&s->team, "default");
+        if (r >= 0 && !s->name)
+                r = free_and_strdup(&s->name, "");
+        if (r >= 0 && !s->key_id)
+                r = free_and_strdup(&s->key_id, "");
+        return r;
+}
+
+static int check_spec(const CapsuleSpec *s, Fault *reterr) {
+        int r;
+
+        r = check_numbers(s, reterr);
+        if (r >= 0)
+                r = check_map(s->labels, "Labels", LABELS_MAX, LABEL_LEN_MAX, 2 * LABEL_LEN_MAX + 1, LABELS_MAX * 2 * LABEL_LEN_MAX,
+                              reterr);
+        if (r >= 0)
+                r = check_map(s->env, "Env", ENV_MAX, ENV_ENTRY_LEN_MAX, ENV_ENTRY_LEN_MAX, ARGV_ENV_BYTES_MAX, reterr);
+        if (r >= 0 && strlen(s->name) > NAME_MAX_LEN)
+                r = fault_set(reterr, FAULT_INVALID_ARGS, "Name: expected at most %u bytes.", NAME_MAX_LEN);
+        if (r >= 0 && !team_is_valid(s->team))
+                r = fault_set(reterr, FAULT_INVALID_ARGS, "Team: expected 1 to %u characters a-z, 0-9 and '_'.", TEAM_MAX_LEN);
+        return r;
+}
+
+/* The template, by name, as far as the caller's team may use it. */
+static int find_template(Manager *m, CapsuleSpec *s, Template **ret, Fault *reterr) {
+        int r = 0;
+
+        if (isempty(s->template))
+                r = free_and_strdup(&s->template, m->config.default_template);
+        if (r < 0)
+                return r;
+        if (!name_is_valid(s->template))
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "template: expected a name of 1 to %u characters A-Z, a-z, 0-9, '.', '_', '-'.", NAME_MAX_LEN);
+
+        *ret = manager_find_template(m, s->template, s->team);
+        if (!*ret)
+                return fault_set(reterr, FAULT_NOT_FOUND, "No template '%s'.", s->template);
+        return 0;
+}
+
+static int prepare(Manager *m, CapsuleSpec *spec, Capsule **ret, Fault *reterr) {
+        _cleanup_(capsule_unrefp) Capsule *c = NULL;
+        Accelerator accelerator;
+        Template *t;
+        int r;
+
+        if (m->stopping)
+                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "wrennd is shutting down.");
+
+        r = find_template(m, spec, &t, reterr);
+        if (r >= 0)
+                r = complete_spec(m, t, spec);
+        if (r >= 0)
+                r = check_spec(spec, reterr);
+        if (r >= 0)
+                r = vmm_choose_accelerator(m->vmm, &accelerator, reterr);
+        if (r >= 0)
+                r = capsule_new(m, NULL, spec, &c);
+        if (r < 0)
+                return r;
+
+        c->template = template_ref(t);
+        c->accelerator = accelerator;
+        c->created_usec = c->updated_usec = now_usec(CLOCK_REALTIME);
+        r = free_and_strdup(&c->boot_id, m->boot_id);
+        if (r >= 0)
+                r = free_and_strdup(&c->template_id, t->id);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE_PTR(c);
+        return 0;
+}
+
+int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userdata, Capsule **ret, Fault *reterr) {
+        _cleanup_(capsule_unrefp) Capsule *c = NULL;
+        int r;
+
+        r = prepare(m, spec, &c, reterr);
+        if (r >= 0)
+                r = capsule_reserve(c, reterr);
+        if (r < 0)
+                return r;
+
+        r = capsule_save(c, /* durable= */ false, reterr);
+        if (r >= 0)
+                r = capsule_register(c);
+        if (r >= 0)
+                r = capsule_start_begin(c, reterr);
+        if (r >= 0 && done)
+                r = capsule_add_create_waiter(c, done, userdata, reterr);
+        if (r < 0) {
+                capsule_start_cancel(c);
+                capsule_unreserve(c);
+                capsule_forget(c);
+                return r;
+        }
+
+        manager_event(m, capsule_new, c);
+        log_capsule(c->id, LOG_INFO, 0, "Creating from template '%s' for team '%s'.", c->spec.template, c->spec.team);
+        *ret = c;
+        return 0;
+}
