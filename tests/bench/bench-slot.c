@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * What a network slot costs, beside the same made by ip and nft (performance.md M13). In a network and mount namespace of its
- * own; TAP, one line a figure, "not ok" where a bound is missed. Baseline and ours alternate in blocks, the median of
- * each counts.
+ * What a network slot costs, beside the same made by ip and nft (performance.md M13). In a network and mount
+ * namespace of its own; TAP, one line a figure, "not ok" where a bound is missed. Baseline and ours
+ * alternate in blocks, the median of each counts.
  *
  *     bench-slot [SLOTS]
  */

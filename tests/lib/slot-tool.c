@@ -58,7 +58,7 @@ static void answer_slot(int fd, Slot *s) {
         (void) close_fd(fds[1]);
 }
 
-static Slot **tool_find(Tool *t, unsigned index) {
+static Slot** tool_find(Tool *t, unsigned index) {
         for (size_t i = 0; i < SLOTS_MAX; i++)
                 if (index > 0 ? t->slots[i] && slot_index(t->slots[i]) == index : !t->slots[i])
                         return &t->slots[i];

@@ -56,7 +56,7 @@ static struct in_addr address(const char *text) {
         return a;
 }
 
-static SlotPool *pool_new(Place *place, const SlotPoolConfig *c) {
+static SlotPool* pool_new(Place *place, const SlotPoolConfig *c) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         SlotPool *p = NULL;
 

@@ -87,7 +87,7 @@ int link_socket_new(LinkSocket **ret) {
         return 0;
 }
 
-LinkSocket *link_socket_free(LinkSocket *s) {
+LinkSocket* link_socket_free(LinkSocket *s) {
         if (!s)
                 return NULL;
 
@@ -222,7 +222,7 @@ int link_set(LinkSocket *s, unsigned ifindex, const LinkSettings *settings) {
         return link_change(s, ifindex, &(LinkSettings) { .up = true });
 }
 
-static struct nl_addr *address_new(struct in_addr address, unsigned prefixlen) {
+static struct nl_addr* address_new(struct in_addr address, unsigned prefixlen) {
         struct nl_addr *a;
 
         a = nl_addr_build(AF_INET, &address, sizeof(address));

@@ -15,7 +15,7 @@ typedef struct LinkSocket LinkSocket;
 
 /* Opens a socket in the current namespace. 0 or -errno. */
 int link_socket_new(LinkSocket **ret);
-LinkSocket *link_socket_free(LinkSocket *s);
+LinkSocket* link_socket_free(LinkSocket *s);
 DEFINE_CLEANUP(LinkSocket, link_socket_free)
 
 /* What link_set() sets; all else stays. A request the kernel refuses may have changed a part. */
@@ -61,7 +61,7 @@ typedef int (*LinkNumbered)(unsigned number, unsigned ifindex, void *userdata);
 int link_foreach_numbered(LinkSocket *s, const char *prefix, LinkNumbered on_link, void *userdata);
 
 /*
- * Makes a tap (IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, one queue) in the current namespace, with this ifindex (0: the
- * next free one): fd or -errno. It goes with its fd.
+ * Makes a tap (IFF_TAP|IFF_NO_PI|IFF_VNET_HDR, one queue) in the current namespace, with this ifindex (0:
+ * the next free one): fd or -errno. It goes with its fd.
  */
 int tap_open(const char *name, unsigned ifindex);

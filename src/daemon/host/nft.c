@@ -31,7 +31,7 @@ static const char address_sets[] =
                 "  }\n";
 
 /* The host's side, for all slots. */
-static char *host_chains(const NftAddresses *a) {
+static char* host_chains(const NftAddresses *a) {
         return asprintf_null(
                         "  chain prerouting {\n"
                         "    type filter hook prerouting priority raw; policy accept;\n"
@@ -76,7 +76,7 @@ static char *host_chains(const NftAddresses *a) {
 }
 
 /* What the guest sends, before anything else in the kernel sees it. */
-static char *slot_ingress(const NftAddresses *a) {
+static char* slot_ingress(const NftAddresses *a) {
         return asprintf_null(
                         "  chain resolver {\n"
                         "    limit rate 100/second burst 300 packets counter name dns accept\n"
@@ -107,7 +107,7 @@ static char *slot_ingress(const NftAddresses *a) {
 }
 
 /* NAT, and what is forwarded. Nothing in the namespace itself speaks or is spoken to. */
-static char *slot_chains(const NftAddresses *a, const char *address, const char *uplink) {
+static char* slot_chains(const NftAddresses *a, const char *address, const char *uplink) {
         return asprintf_null(
                         "  chain nat_in {\n"
                         "    type nat hook prerouting priority dstnat; policy accept;\n"
@@ -156,7 +156,7 @@ static const char *const slot_counters[] = { "ipv6",    "invalid", "connections"
                                              "inbound", "local",   NULL };
 
 /* "table FAMILY NAME {" with sets and counters; the chains and "}" are the caller's. */
-static char *table_head(const char *family, const char *name, const char *sets,
+static char* table_head(const char *family, const char *name, const char *sets,
                         const char *const *counters) {
         char *text;
 

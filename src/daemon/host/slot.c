@@ -89,7 +89,7 @@ static void slot_close(Slot *s) {
         s->tap_fd = close_fd(s->tap_fd);
 }
 
-static Slot *slot_free(Slot *s) {
+static Slot* slot_free(Slot *s) {
         if (!s)
                 return NULL;
 
@@ -269,7 +269,7 @@ static void pool_push_ready(SlotPool *p, Slot *s) {
         p->n_ready++;
 }
 
-static Slot *pool_pop_ready(SlotPool *p) {
+static Slot* pool_pop_ready(SlotPool *p) {
         Slot *s = p->ready;
 
         if (s) {
@@ -453,7 +453,7 @@ static void slot_list_free(Slot *s) {
         }
 }
 
-SlotPool *slot_pool_free(SlotPool *p) {
+SlotPool* slot_pool_free(SlotPool *p) {
         if (!p)
                 return NULL;
 
@@ -544,7 +544,7 @@ int slot_pool_adopt(SlotPool *p, unsigned index, Slot **ret) {
         return 0;
 }
 
-Slot *slot_release(Slot *s) {
+Slot* slot_release(Slot *s) {
         if (!s)
                 return NULL;
 
@@ -571,11 +571,11 @@ unsigned slot_index(const Slot *s) {
         return s->index;
 }
 
-const char *slot_address(const Slot *s) {
+const char* slot_address(const Slot *s) {
         return s->address;
 }
 
-const char *slot_pool_dns_address(const SlotPool *p) {
+const char* slot_pool_dns_address(const SlotPool *p) {
         return p->dns_text;
 }
 

@@ -52,7 +52,7 @@ int slot_pool_new(sd_event *e, const SlotPoolConfig *c, SlotPool **ret, Fault *r
  * before. Capsules that run are not disturbed; links and rules of the host stay for the next start. Returns
  * NULL.
  */
-SlotPool *slot_pool_free(SlotPool *p);
+SlotPool* slot_pool_free(SlotPool *p);
 DEFINE_CLEANUP(SlotPool, slot_pool_free)
 
 /**
@@ -82,7 +82,7 @@ int slot_pool_adopt(SlotPool *p, unsigned index, Slot **ret);
  * and becomes ready again; of any other the kernel removes what is left (the tap ends with its VMM) and its
  * index stays in quarantine for SLOT_QUARANTINE_USEC. Costs microseconds. NULL is fine. Returns NULL.
  */
-Slot *slot_release(Slot *s);
+Slot* slot_release(Slot *s);
 DEFINE_CLEANUP(Slot, slot_release)
 
 /*
@@ -102,10 +102,10 @@ int slot_take_tap_fd(Slot *s);
 unsigned slot_index(const Slot *s);
 
 /* The capsule's own address outside its namespace, "10.11.0.3"; lives as long as the slot. */
-const char *slot_address(const Slot *s);
+const char* slot_address(const Slot *s);
 
 /* Where wrenn-dns.service listens, "10.11.0.1"; lives as long as the pool. */
-const char *slot_pool_dns_address(const SlotPool *p);
+const char* slot_pool_dns_address(const SlotPool *p);
 
 /* Slots ready to be claimed, and slots that are out (claimed or adopted). */
 unsigned slot_pool_n_ready(const SlotPool *p);
