@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * http-pairs PORT-A REQUEST-A PORT-B REQUEST-B N: sends both requests in turns over two kept connections to 127.0.0.1 and
- * prints a line "microseconds-a microseconds-b" for each of N pairs. A REQUEST is a file with the bytes to send.
+ * http-pairs PORT-A REQUEST-A PORT-B REQUEST-B N: sends both requests in turns over two kept connections to
+ * 127.0.0.1 and prints a line "microseconds-a microseconds-b" for each of N pairs. A REQUEST is a file with
+ * the bytes to send.
  */
 
 #include <arpa/inet.h>

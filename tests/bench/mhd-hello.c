@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The baseline of the REST latency: libmicrohttpd alone in an sd-event loop, with the flags of wrenn-restd and an answer of
- * the given size. Prints its port.
+ * The baseline of the REST latency: libmicrohttpd alone in an sd-event loop, with the flags of wrenn-restd
+ * and an answer of the given size. Prints its port.
  */
 
 #include <arpa/inet.h>
@@ -38,8 +38,9 @@ static int on_again(sd_event_source *s, void *userdata) {
         return 0;
 }
 
-static enum MHD_Result on_request(void *userdata, struct MHD_Connection *connection, const char *url, const char *method,
-                                  const char *version, const char *data, size_t *n_data, void **request) {
+static enum MHD_Result on_request(void *userdata, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *version, const char *data, size_t *n_data,
+                                  void **request) {
         static int seen;
         Hello *h = userdata;
 
@@ -65,9 +66,10 @@ int main(int argc, char *argv[]) {
         r = sd_event_default(&e);
         if (r < 0)
                 return EXIT_FAILURE;
-        h.mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL, NULL, on_request, &h,
-                                 MHD_OPTION_SOCK_ADDR,
-                                 &(struct sockaddr_in) { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
+        h.mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL, NULL,
+                                 on_request, &h, MHD_OPTION_SOCK_ADDR,
+                                 &(struct sockaddr_in) { .sin_family = AF_INET,
+                                                         .sin_addr.s_addr = htonl(INADDR_LOOPBACK) },
                                  MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
         if (!h.mhd)
                 return EXIT_FAILURE;
