@@ -220,7 +220,7 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
  */
 static int spawn_mke2fs(LayerCache *l, const char *name, int *ret_pidfd) {
         static const char *const options[] = { "-q", "-F", "-t", "ext4", "-m", "0", "-E",
-                                               "lazy_itable_init=0,lazy_journal_init=1,nodiscard,root_owner=0:0" };
+                                               "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0" };
         char *env[] = { (char *) "PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *) "LC_ALL=C.UTF-8", NULL };
         _cleanup_free_ char *path = strjoin(l->path, "/", name);
         char *argv[ELEMENTSOF(options) + 3] = { (char *) "mke2fs" };
