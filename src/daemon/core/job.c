@@ -129,13 +129,13 @@ static void on_worker_progress(WorkerUnit *w, double fraction, const char *step,
 static void on_worker_done(WorkerUnit *w, int r, json_t *result, const Fault *fault, void *userdata) {
         Job *j = userdata;
 
-        j->worker = worker_unit_free(j->worker);
         if (r < 0)
                 (void) fault_set(&j->fault, fault->code, "%s", fault->message);
         else {
                 json_decref(j->result);
                 j->result = json_incref(result);
         }
+        j->worker = worker_unit_free(j->worker);        /* result and fault are its */
         job_advance(j, r);
 }
 
