@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The QEMU driver: a child with its control, console and agent streams on inherited sockets. Its end is told by its pidfd
- * alone; QMP's end and events are hints. Exit status 0 that nobody here asked for is the guest's own doing: it powered off, reset
- * itself (-no-reboot) or panicked. A full disk of the host stops the guest; it is let go on every DISK_RETRY_USEC to see.
+ * The QEMU driver: a child with its control, console and agent streams on inherited sockets. Its end is told
+ * by its pidfd alone; QMP's end and events are hints. Exit status 0 that nobody here asked for is the
+ * guest's own doing: it powered off, reset itself (-no-reboot) or panicked. A full disk of the host stops
+ * the guest; it is let go on every DISK_RETRY_USEC to see.
  */
 
 #include <fcntl.h>
@@ -98,21 +99,35 @@ static int on_stderr(sd_event_source *s, int fd, uint32_t revents, void *userdat
         return 0;
 }
 
-/* The last line that says something, without the program's own name; NULL when there is none. */
+/*
+ * What QEMU gave as the reason: its last line that begins with its name (hints may follow), else the last
+ * line at all. NULL when there is none. The text is made safe for display.
+ */
 static char *last_stderr_line(const Qemu *q) {
-        const char *data = q->stderr_tail, *end = data + q->n_stderr, *begin, *rest;
+        static const char prefix[] = "qemu-system-";
+        const char *data = q->stderr_tail, *end = data + q->n_stderr, *found = NULL, *colon;
+        size_t n_found = 0;
+        bool named = false;
 
-        while (end > data && (end[-1] == '\n' || end[-1] == ' '))
-                end--;
-        begin = end;
-        while (begin > data && begin[-1] != '\n')
-                begin--;
-        if (begin == end)
+        for (const char *line = data; line < end;) {
+                const char *newline = memchr(line, '\n', (size_t) (end - line));
+                size_t n = newline ? (size_t) (newline - line) : (size_t) (end - line);
+                bool this_named = n > strlen(prefix) && memcmp(line, prefix, strlen(prefix)) == 0;
+
+                if (n > 0 && (this_named || !named)) {
+                        found = line;
+                        n_found = n;
+                        named = this_named;
+                }
+                line += n + 1;
+        }
+        if (!found)
                 return NULL;
-        rest = memchr(begin, ':', (size_t) (end - begin));
-        if (rest && rest + 2 < end && rest - begin >= 4 && memmem(begin, (size_t) (rest - begin), "qemu", 4))
-                begin = rest + 2;
-        return escape_for_display(begin, MIN((size_t) (end - begin), (size_t) FAULT_MESSAGE_MAX / 2));
+        if (named && (colon = memmem(found, n_found, ": ", 2))) {
+                n_found -= (size_t) (colon + 2 - found);
+                found = colon + 2;
+        }
+        return escape_for_display(found, MIN(n_found, (size_t) FAULT_MESSAGE_MAX / 2));
 }
 
 /* End */
@@ -275,8 +290,8 @@ typedef struct ChildFds {
 } ChildFds;
 
 /*
- * Between fork and exec, in a copy of a single-threaded process. The signals that end a scope go to each process in it: only the
- * monitor shall act on them, so the VMM has them blocked for good.
+ * Between fork and exec, in a copy of a single-threaded process. The signals that end a scope go to each
+ * process in it: only the monitor shall act on them, so the VMM has them blocked for good.
  */
 static void __attribute__((noreturn)) child_exec(pid_t parent, const ChildFds *fds, char *const *argv) {
         static char *const env[] = { (char *) "LC_ALL=C", NULL };
