@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include "monitor/agent-link.h"
-
 #include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,6 +10,7 @@
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "monitor/agent-link.h"
 #include "shared/event.h"
 #include "shared/h2-conn.h"
 #include "shared/protocol.h"
@@ -249,7 +248,7 @@ static json_t *agent_info(json_t *answer) {
 
         if (!features)
                 return NULL;
-        json_array_foreach (list, i, item) {
+        json_array_foreach(list, i, item) {
                 if (json_array_size(features) >= AGENT_FEATURES_MAX)
                         break;
                 if (text_is_plain(json_string_value(item)) && json_array_append(features, item) < 0)
@@ -389,7 +388,8 @@ static void on_h2_close(H2Stream *st, uint32_t error, void *userdata) {
                 (void) event_defer(l->event, &l->refill_source, PRIORITY_VMM, on_refill, l);
 }
 
-/* Queued requests die with the session: their callers are answered, not left waiting for a guest that may never come back. */
+/* Queued requests die with the session: their callers are answered, not left waiting for a guest that may
+ * never come back. */
 static void link_end_session(AgentLink *l) {
         l->conn = h2_conn_free(l->conn);
         while (l->queue_head) {
@@ -482,7 +482,8 @@ static void link_try_session(AgentLink *l) {
 
 /* Waiting for the ready byte */
 
-/* Takes what is there up to and including the ready byte; the agent may have begun its session right behind it. */
+/* Takes what is there up to and including the ready byte; the agent may have begun its session right behind
+ * it. */
 static int on_waiting(sd_event_source *s, int fd, uint32_t revents, void *userdata) {
         AgentLink *l = userdata;
         char buffer[4096], *ready;
@@ -502,7 +503,8 @@ static int on_waiting(sd_event_source *s, int fd, uint32_t revents, void *userda
         return 0;
 }
 
-/* First wait: it should have come up by now. Later ones: it may sit in the old session, a new one's first bytes end that. */
+/* First wait: it should have come up by now. Later ones: it may sit in the old session, a new one's first
+ * bytes end that. */
 static int on_wait_timeout(sd_event_source *s, uint64_t usec, void *userdata) {
         AgentLink *l = userdata;
 

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include "monitor/control.h"
-
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -10,6 +8,7 @@
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "monitor/control.h"
 #include "monitor/monitor.h"
 #include "shared/event.h"
 #include "shared/json-stream.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* wrenn-monitor: started by wrenn-launch in its jail, with everything it may use as descriptors on the command line. */
+/* wrenn-monitor: started by wrenn-launch in its jail, with everything it may use as descriptors on the
+ * command line. */
 
 #include <fcntl.h>
 #include <getopt.h>

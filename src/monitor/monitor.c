@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include "monitor/monitor.h"
-
 #include <string.h>
 
 #include "basic/fd.h"
@@ -9,6 +7,7 @@
 #include "basic/strings.h"
 #include "monitor/agent-link.h"
 #include "monitor/console.h"
+#include "monitor/monitor.h"
 #include "monitor/passthrough.h"
 #include "monitor/process.h"
 #include "monitor/vmm.h"

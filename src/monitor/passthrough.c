@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * A Relay lives from the client's request head until its client stream is closed. Its two directions are alike: a ring of bytes that
- * the other side's queue did not take yet, and "the sender is done" once the ring is empty. The agent's stream may end before.
+ * A Relay lives from the client's request head until its client stream is closed. Its two directions are
+ * alike: a ring of bytes that the other side's queue did not take yet, and "the sender is done" once the
+ * ring is empty. The agent's stream may end before.
  */
-
-#include "monitor/passthrough.h"
 
 #include <string.h>
 #include <sys/epoll.h>
@@ -15,6 +14,7 @@
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "monitor/passthrough.h"
 #include "shared/event.h"
 #include "shared/h2-conn.h"
 #include "shared/h2-ring.h"
@@ -77,7 +77,8 @@ static void answer_not_ready(H2Stream *st) {
 
 /* Flows */
 
-/* Moves what 'to' takes from the ring; the sender gets the credit back for it. from: NULL once it is gone. */
+/* Moves what 'to' takes from the ring; the sender gets the credit back for it. from: NULL once it is gone.
+ */
 static void flow_pump(Flow *f, H2Stream *from, H2Stream *to) {
         uint8_t buffer[RELAY_COPY_BYTES];
 
@@ -172,7 +173,8 @@ static void relay_on_agent_writable(AgentRequest *rq) {
         flow_pump(&r->up, r->client_stream, rq->stream);
 }
 
-/* The agent's stream is gone. What it had sent still goes to the client; a stream cut short is cut short for the client, too. */
+/* The agent's stream is gone. What it had sent still goes to the client; a stream cut short is cut short for
+ * the client, too. */
 static void relay_on_agent_close(AgentRequest *rq, uint32_t error) {
         Relay *r = RELAY(rq);
 
@@ -183,8 +185,10 @@ static void relay_on_agent_close(AgentRequest *rq, uint32_t error) {
                 r->answered = r->down.ended = r->down.end_passed = true;
                 if (error == H2_REFUSED_STREAM)
                         (void) h2_stream_reset(r->client_stream, error);
-                else
+                else if (error == H2_CANCEL) /* with the whole session */
                         answer_not_ready(r->client_stream);
+                else
+                        answer_error(r->client_stream, 502, FAULT_AGENT, "The agent did not answer.");
         } else
                 (void) h2_stream_reset(r->client_stream, error != H2_NO_ERROR ? error : H2_INTERNAL_ERROR);
 }

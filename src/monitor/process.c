@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include "monitor/process.h"
-
 #include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -10,6 +8,7 @@
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "monitor/process.h"
 #include "shared/event.h"
 #include "shared/h2-ring.h"
 #include "shared/protocol.h"

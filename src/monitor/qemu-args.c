@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * What each part is for stands beside it; figures in performance notes of the project. Emulation (tcg) is slow and isolates nothing,
- * so there the mitigations against other guests are left out and the guest is told the host's TSC rate, which it cannot measure reliably.
+ * What each part is for stands beside it; figures in performance notes of the project. Emulation (tcg) is
+ * slow and isolates nothing, so there the mitigations against other guests are left out and the guest is
+ * told the host's TSC rate, which it cannot measure reliably.
  */
 
 #include <inttypes.h>
@@ -23,7 +24,8 @@ char *qemu_kernel_line(const VmmConfig *c) {
         if (!is_tcg(c))
                 return strjoin("console=ttyS0 quiet loglevel=0 panic=-1 reboot=t 8250.nr_uarts=1 random.trust_cpu=on");
 
-        /* A guest with neither PIT nor PIC hangs calibrating its TSC in some boots unless it is told the rate. */
+        /* A guest with neither PIT nor PIC hangs calibrating its TSC in some boots unless it is told the
+         * rate. */
         if (c->tsc_khz > 0) {
                 tsc = asprintf_null(" tsc_early_khz=%" PRIu64, c->tsc_khz);
                 if (!tsc)
@@ -61,7 +63,8 @@ static int add_machine(char ***v, const VmmConfig *c) {
                 return r;
 
         if (is_tcg(c)) {
-                /* split-wx: memory is never writable and executable at once; arat: no 250 Hz tick in an idle guest */
+                /* split-wx: memory is never writable and executable at once; arat: no 250 Hz tick in an idle
+                 * guest */
                 r = add(v, "-accel", "tcg,split-wx=on,tb-size=" STRINGIFY(TCG_CACHE_MIB));
                 if (r >= 0)
                         r = add(v, "-cpu", "qemu64,+arat,+rdrand");
@@ -122,8 +125,8 @@ static int add_streams(char ***v, const QemuFds *fds) {
 }
 
 /*
- * Always raw: a guest that writes another format's header must not make the VMM follow it. A full disk of the host stops the
- * guest instead of failing its writes; an error of the host's disk reaches the guest.
+ * Always raw: a guest that writes another format's header must not make the VMM follow it. A full disk of
+ * the host stops the guest instead of failing its writes; an error of the host's disk reaches the guest.
  */
 static int add_disk(char ***v, size_t i, const VmmDisk *d) {
         static const char *const serials[] = { "base", "layer" };

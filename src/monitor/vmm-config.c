@@ -30,8 +30,8 @@ void vmm_end_done(VmmEnd *e) {
 }
 
 /*
- * QEMU's option syntax ends a value at a comma. Our own paths have none; a path that could be taken for something else is
- * refused rather than quoted.
+ * QEMU's option syntax ends a value at a comma. Our own paths have none; a path that could be taken for
+ * something else is refused rather than quoted.
  */
 static bool path_is_valid(const char *s) {
         return *s == '/' && !strchr(s, ',') && utf8_is_valid(s, strlen(s));
@@ -74,7 +74,7 @@ static int parse_disks(const JsonField *f, json_t *value, void *field, Fault *re
         disks = calloc(n > 0 ? n : 1, sizeof(VmmDisk));
         if (!disks)
                 return fault_set(reterr, FAULT_NO_MEMORY, "Out of memory.");
-        json_array_foreach (value, i, item) {
+        json_array_foreach(value, i, item) {
                 int r = json_is_object(item) ? json_dispatch(item, disk_fields, disks + i, reterr)
                                              : fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected objects.",
                                                          f->name);

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include "tests/fake/fake-agent.h"
-
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,12 +12,13 @@
 #include "shared/h2-ring.h"
 #include "shared/json-field.h"
 #include "shared/protocol.h"
+#include "tests/fake/fake-agent.h"
 
 typedef enum Play {
         PLAY_NONE,
-        PLAY_BODY,              /* echo of the body */
+        PLAY_BODY, /* echo of the body */
         PLAY_IDENTITY,
-        PLAY_PROCESS,           /* the spec is awaited */
+        PLAY_PROCESS, /* the spec is awaited */
         PLAY_CAT,
         PLAY_YES,
         PLAY_OTHER,
@@ -31,7 +30,7 @@ typedef struct Stream {
         Play play;
         H2Ring body;
         FrameDecoder decoder;
-        bool ended;             /* nothing more to say once body is gone */
+        bool ended; /* nothing more to say once body is gone */
 } Stream;
 
 struct FakeAgent {
@@ -82,7 +81,8 @@ static void say_text(Stream *st, FrameType type, const char *text) {
 static void say_exit(Stream *st, int code) {
         char text[128];
 
-        (void) snprintf(text, sizeof(text), "{\"exit_code\":%i,\"signal\":0,\"reason\":\"exit\",\"duration_usec\":1}", code);
+        (void) snprintf(text, sizeof(text),
+                        "{\"exit_code\":%i,\"signal\":0,\"reason\":\"exit\",\"duration_usec\":1}", code);
         say_text(st, FRAME_EXIT, text);
         st->ended = true;
 }
@@ -128,7 +128,8 @@ static void play(Stream *st, json_t *spec) {
 
         st->play = PLAY_OTHER;
         if (streq(cmd, "no-cwd")) {
-                answer_json(st, 400, "{\"error\":{\"code\":\"invalid-args\",\"message\":\"cwd: no such \\u001b[31mdirectory.\"}}");
+                answer_json(st, 400,
+                            "{\"error\":{\"code\":\"invalid-args\",\"message\":\"cwd: no such \\u001b[31mdirectory.\"}}");
                 return;
         }
         if (streq(cmd, "reset")) {
@@ -147,7 +148,8 @@ static void play(Stream *st, json_t *spec) {
         }
 
         (void) h2_stream_respond(st->h2, 200, NULL, 0, /* end= */ false);
-        (void) snprintf(text, sizeof(text), "{\"pid\":%u,\"tag\":\"proc-%08x\"}", ++a->n_pids, a->n_pids);
+        a->n_pids++;
+        (void) snprintf(text, sizeof(text), "{\"pid\":%u,\"tag\":\"proc-%08x\"}", a->n_pids, a->n_pids);
         say_text(st, FRAME_STARTED, text);
         if (streq(cmd, "echo"))
                 play_echo(st, json_object_get(spec, "args"));
@@ -294,7 +296,10 @@ static int on_restart(sd_event_source *s, void *userdata) {
         fd = fcntl(a->fd, F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
                 return -errno;
-        if (write(a->fd, "junk before the byte " "\x16", 22) != 22) {
+        if (write(a->fd,
+                  "junk before the byte "
+                  "\x16",
+                  22) != 22) {
                 close(fd);
                 return 0;
         }
@@ -316,7 +321,7 @@ int fake_agent_new(sd_event *e, int fd, const FakeAgentOptions *options, FakeAge
         return 0;
 }
 
-FakeAgent* fake_agent_free(FakeAgent *a) {
+FakeAgent *fake_agent_free(FakeAgent *a) {
         if (!a)
                 return NULL;
         a->restart = event_source_free(a->restart);
@@ -343,6 +348,6 @@ uint64_t fake_agent_bytes_sent(const FakeAgent *a) {
         return a->bytes_sent;
 }
 
-const char* fake_agent_last_identity(const FakeAgent *a) {
+const char *fake_agent_last_identity(const FakeAgent *a) {
         return a->identity;
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * An agent without a guest: writes the ready byte, serves HTTP/2 as docs/PROTOCOLS.md §3 says, starts over when the session ends.
- * Processes are played: "cmd" of the spec says what happens.
+ * An agent without a guest: writes the ready byte, serves HTTP/2 as docs/PROTOCOLS.md §3 says, starts over
+ * when the session ends. Processes are played: "cmd" of the spec says what happens.
  *
  *   echo ARG…   the arguments on stdout, "err\n" on stderr, exit 0
  *   cat         stdin to stdout until its end, exit 0
@@ -26,20 +26,20 @@
 typedef struct FakeAgent FakeAgent;
 
 typedef struct FakeAgentOptions {
-        uint32_t streams_max;   /* 0: H2_STREAMS_MAX */
-        bool silent;            /* no ready byte, no answer */
-        bool wrong_protocol;    /* of another version */
+        uint32_t streams_max; /* 0: H2_STREAMS_MAX */
+        bool silent;          /* no ready byte, no answer */
+        bool wrong_protocol;  /* of another version */
         void (*on_poweroff)(void *userdata);
         void *userdata;
 } FakeAgentOptions;
 
 /* Takes fd on success. */
 int fake_agent_new(sd_event *e, int fd, const FakeAgentOptions *options, FakeAgent **ret);
-FakeAgent* fake_agent_free(FakeAgent *a);
+FakeAgent *fake_agent_free(FakeAgent *a);
 DEFINE_CLEANUP(FakeAgent, fake_agent_free)
 
-unsigned fake_agent_n_identities(const FakeAgent *a);   /* PUT /identity served */
-unsigned fake_agent_n_open(const FakeAgent *a);         /* streams open now */
-unsigned fake_agent_n_resets(const FakeAgent *a);       /* streams that ended with an error */
-uint64_t fake_agent_bytes_sent(const FakeAgent *a);     /* by "yes" */
-const char* fake_agent_last_identity(const FakeAgent *a);       /* its body */
+unsigned fake_agent_n_identities(const FakeAgent *a);     /* PUT /identity served */
+unsigned fake_agent_n_open(const FakeAgent *a);           /* streams open now */
+unsigned fake_agent_n_resets(const FakeAgent *a);         /* streams that ended with an error */
+uint64_t fake_agent_bytes_sent(const FakeAgent *a);       /* by "yes" */
+const char *fake_agent_last_identity(const FakeAgent *a); /* its body */

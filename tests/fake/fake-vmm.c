@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * A VMM without a machine, in QEMU's place: it takes QEMU's arguments, answers QMP, writes a line on the console and plays the
- * agent (fake-agent.h). A capsule made of it starts in milliseconds. The last part of the kernel's path says how it misbehaves:
+ * A VMM without a machine, in QEMU's place: it takes QEMU's arguments, answers QMP, writes a line on the
+ * console and plays the agent (fake-agent.h). A capsule made of it starts in milliseconds. The last part of
+ * the kernel's path says how it misbehaves:
  *
  *   fail         a message on stderr and exit status 1, at once
  *   mute         no QMP greeting
@@ -96,7 +97,8 @@ static void on_poweroff(void *userdata) {
 }
 
 static void parse_argv(FakeVmm *v, int argc, char **argv) {
-        static const char *const ids[] = { "socket,id=qmp,fd=", "socket,id=console,fd=", "socket,id=agent,fd=" };
+        static const char *const ids[] = { "socket,id=qmp,fd=", "socket,id=console,fd=",
+                                           "socket,id=agent,fd=" };
         int *fds[] = { &v->qmp, &v->console, &v->agent };
 
         v->mode = "";
@@ -122,13 +124,14 @@ static int run(FakeVmm *v) {
         r = sd_event_new(&v->event);
         if (r < 0)
                 return 1;
-        r = event_io(v->event, NULL, v->qmp, EPOLLIN, 0, on_qmp, v, "qmp");
+        r = sd_event_add_io(v->event, NULL, v->qmp, EPOLLIN, on_qmp, v);
         if (r >= 0 && streq(v->mode, "flood"))
-                r = event_io(v->event, NULL, v->console, EPOLLOUT, 0, on_console, v, "console");
+                r = sd_event_add_io(v->event, NULL, v->console, EPOLLOUT, on_console, v);
         if (streq(v->mode, "garbage-qmp"))
                 qmp_say(v, "]]]] not JSON\n");
         else if (!streq(v->mode, "mute"))
-                qmp_say(v, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 0, \"major\": 0}}, \"capabilities\": []}}\r\n");
+                qmp_say(v,
+                        "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": 0, \"major\": 0}}, \"capabilities\": []}}\r\n");
         (void) write_all(v->console, "hello from the console\r\n", 24);
 
         options.silent = streq(v->mode, "silent");

@@ -15,7 +15,8 @@ int main(int argc, char **argv) {
         if (argc < 3)
                 return 2;
         for (int i = 2; i < argc && r >= 0; i++)
-                r = strstr(argv[i], "qemu-system-") ? vmm_files_qemu(argv[i], argv[1], &paths, &fault) : program_files(argv[i], &paths, &fault);
+                r = strstr(argv[i], "qemu-system-") ? vmm_files_qemu(argv[i], argv[1], &paths, &fault)
+                                                    : program_files(argv[i], &paths, &fault);
         if (r >= 0)
                 r = vmm_files_to_args(paths, &args);
         if (r < 0) {
