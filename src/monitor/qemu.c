@@ -260,9 +260,9 @@ static void on_qmp_event(JsonStream *s, const char *name, json_t *message, int *
 static void on_qmp_closed(JsonStream *s, int error, void *userdata) {
         Qemu *q = userdata;
 
-        q->qmp = json_stream_free(q->qmp);
         if (error < 0 && error != -ECONNRESET && error != -EPIPE)
                 (void) qemu_kill(&q->vmm, END_VMM_CRASH);
+        q->qmp = json_stream_free(q->qmp);
 }
 
 static const JsonStreamHandlers qmp_handlers = {

@@ -3,6 +3,7 @@
 /* A whole monitor in the test's loop, with tests/fake/fake-vmm as its VMM and the test as wrennd. */
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 
@@ -107,6 +108,7 @@ static void rig_init(Rig *r) {
                      .events = json_array() };
         fds.exit = dup(r->exit_fd);
         fds.console = dup(r->console_fd);
+        (void) signal(SIGPIPE, SIG_IGN); /* as main() does */
         ASSERT_OK(sd_event_new(&r->event));
         ASSERT_OK(monitor_new(r->event, "cl-test", &fds, &r->monitor));
         ASSERT_OK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets));
