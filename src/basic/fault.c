@@ -73,10 +73,16 @@ static int fault_setv(Fault *f, FaultCode code, const char *suffix, const char *
         else if ((size_t) n < sizeof(buffer))
                 (void) snprintf(buffer + n, sizeof(buffer) - (size_t) n, "%s", suffix);
 
-        /* a cut in the middle of a character would make the text unfit for D-Bus and JSON */
+        /* a cut in the middle of a character would make the text unfit for D-Bus and JSON… */
         buffer[utf8_complete_prefix(buffer, strlen(buffer))] = 0;
 
-        *f = (Fault) { .code = code, .message = strdup(buffer) };
+        /* …and so would what others said, quoted */
+        *f = (Fault) {
+                .code = code,
+                .message = utf8_is_valid(buffer, strlen(buffer))
+                                           ? strdup(buffer)
+                                           : escape_for_display(buffer, strlen(buffer)),
+        };
         return fault_errno(code);
 }
 

@@ -45,7 +45,8 @@ typedef struct Fault {
 
 void fault_done(Fault *f);
 
-/* Sets code and message if f is not NULL and not set yet. Returns the negative errno of the code. */
+/* Sets code and message if f is not NULL and not set yet. The message is UTF-8 whatever went into it.
+ * Returns the negative errno of the code. */
 int fault_set(Fault *f, FaultCode code, const char *format, ...) _printf_(3, 4);
 
 /* As fault_set(FAULT_INTERNAL) (or FAULT_NO_MEMORY, FAULT_NO_SPACE for these errnos) with ": <strerror>."

@@ -103,11 +103,11 @@
 #define KEYS_MAX                4096U
 #define KEY_SCOPES_MAX          16U
 #define TEMPLATES_MAX           1024U
-#define CAPSULES_MAX            1000U /* alive, default of MaxCapsules= */
-#define CAPSULES_STOPPED_MAX    256U  /* records of destroyed capsules that GET still shows */
-#define CAPSULE_WAITERS_MAX     64U             /* callers that wait for the end of one capsule */
+#define CAPSULES_MAX            1000U               /* alive, default of MaxCapsules= */
+#define CAPSULES_STOPPED_MAX    256U                /* records of destroyed capsules that GET still shows */
+#define CAPSULE_WAITERS_MAX     64U                 /* callers that wait for the end of one capsule */
 #define UID_QUARANTINE_USEC     (60 * USEC_PER_SEC) /* before a jail's uid is used again */
-#define LAYER_SIZES_MAX         16U             /* sizes of empty disks kept ready to copy */
+#define LAYER_SIZES_MAX         16U                 /* sizes of empty disks kept ready to copy */
 
 /* network slots */
 #define SLOTS_READY_MAX      64U   /* kept ready ahead of time */

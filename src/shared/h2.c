@@ -52,6 +52,7 @@ struct H2Session {
         bool server;
         bool broken;  /* we told the peer so by GOAWAY */
         bool closing; /* h2_session_free() runs */
+        bool goaway;  /* we sent one in peace */
         unsigned depth;
         const H2Handlers *handlers;
         void *userdata;
@@ -569,10 +570,19 @@ uint32_t h2_session_peer_streams_max(const H2Session *s) {
 int h2_session_goaway(H2Session *s) {
         int r;
 
+        /* a second one with a larger stream id, queued before the first is sent, would be an error of ours
+         */
+        if (s->goaway)
+                return 0;
+
         r = nghttp2_submit_goaway(s->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(s->ng),
                                   NGHTTP2_NO_ERROR, NULL, 0);
+        if (r < 0)
+                return ng_to_errno(r);
+
+        s->goaway = true;
         session_wake(s);
-        return ng_to_errno(r);
+        return 0;
 }
 
 int h2_session_ping(H2Session *s) {

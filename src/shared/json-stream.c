@@ -462,20 +462,12 @@ int json_stream_reply(JsonStream *s, uint64_t id, json_t *ok, const int *fds, si
 
 int json_stream_reply_fault(JsonStream *s, uint64_t id, const Fault *fault) {
         _cleanup_json_ json_t *message = NULL;
-        _cleanup_free_ char *text = NULL;
 
         assert(s->dialect == JSON_DIALECT_CONTROL);
         assert(fault_is_set(fault));
 
-        /* a message may quote what somebody else said; no answer at all would be worse than an odd one */
-        text = utf8_is_valid(strempty(fault->message), strlen(strempty(fault->message)))
-                               ? strdup(strempty(fault->message))
-                               : escape_for_display(fault->message, strlen(fault->message));
-        if (!text)
-                return -ENOMEM;
-
         message = json_pack("{s:I, s:{s:s, s:s}}", "id", (json_int_t) id, "error", "code",
-                            fault_wire_name(fault->code), "message", text);
+                            fault_wire_name(fault->code), "message", strempty(fault->message));
         return stream_send(s, message, NULL, 0);
 }
 

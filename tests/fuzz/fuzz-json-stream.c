@@ -93,7 +93,7 @@ static void say(int fd, const uint8_t *data, size_t n) {
                 c->cmsg_level = SOL_SOCKET;
                 c->cmsg_type = SCM_RIGHTS;
                 c->cmsg_len = CMSG_LEN(sizeof(int));
-                memcpy(CMSG_DATA(c), &fd, sizeof(int));
+                memcpy(CMSG_DATA(c), &(int) { STDERR_FILENO }, sizeof(int));
         }
 
         (void) sendmsg(fd, &mh, MSG_NOSIGNAL | MSG_DONTWAIT);

@@ -121,3 +121,10 @@ TEST(message_is_cut_between_characters) {
         ASSERT_EQ(strlen(f.message), FAULT_MESSAGE_MAX - 2);
         ASSERT_TRUE(utf8_is_valid(f.message, strlen(f.message)));
 }
+
+TEST(message_is_utf8) {
+        _cleanup_(fault_done) Fault f = FAULT_NULL;
+
+        (void) fault_set(&f, FAULT_NOT_FOUND, "No capsule '%s'.", "\xff\n");
+        ASSERT_FAULT(f, FAULT_NOT_FOUND, "No capsule '\\xff\\n'.");
+}

@@ -480,6 +480,7 @@ TEST(goaway) {
         ASSERT_OK(h2_session_request(client.session, "POST", "/", NULL, 0, false, NULL, &st));
         pump(&client, &server);
         ASSERT_OK(h2_session_goaway(server.session));
+        ASSERT_OK(h2_session_goaway(server.session));
         pump(&client, &server);
         ASSERT_EQ(client.n_goaway, 1);
         ASSERT_EQ(h2_session_request(client.session, "POST", "/", NULL, 0, false, NULL, &second), -ENOTCONN);

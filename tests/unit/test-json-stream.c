@@ -44,11 +44,12 @@ static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *mes
         if (f->echo) {
                 if (n_fds > 0)
                         ASSERT_OK(json_stream_reply(s, id, json_object_get(message, "body"), fds, n_fds));
-                else if (streq(verb, "fail"))
-                        ASSERT_OK(json_stream_reply_fault(s, id,
-                                                          &(Fault) { FAULT_NOT_FOUND,
-                                                                     (char *) "No \xff thing." }));
-                else if (!streq(verb, "silent"))
+                else if (streq(verb, "fail")) {
+                        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+
+                        (void) fault_set(&fault, FAULT_NOT_FOUND, "No \xff thing.");
+                        ASSERT_OK(json_stream_reply_fault(s, id, &fault));
+                } else if (!streq(verb, "silent"))
                         ASSERT_OK(json_stream_reply(s, id, NULL, NULL, 0));
         }
         take_fds(f, fds, n_fds);
