@@ -2,7 +2,6 @@
 
 /* The capsule methods and signals of the Manager interface. */
 
-#include <stdio.h>
 #include <string.h>
 
 #include "basic/limits.h"
@@ -11,16 +10,15 @@
 #include "config.h"
 #include "daemon/bus/bus-capsule.h"
 #include "daemon/bus/bus-server.h"
+#include "daemon/host/users.h"
 
 #define LIST_ALL UINT64_C(1)    /* also stopped and failed ones */
 
 int bus_capsule_authorize(BusServer *s, sd_bus_message *m, const Capsule *c, const char *verb, BusCaller *caller, sd_bus_error *error) {
-        char owner[16];
+        _cleanup_free_ char *owner = user_name(c->spec.owner_uid);
         const char *const details[] = { "capsule", c->id,         "name",     c->spec.name,     "owner", owner,
                                         "team",    c->spec.team,  "template", c->spec.template, "verb",  verb, NULL };
         int r;
-
-        (void) snprintf(owner, sizeof(owner), "%u", c->spec.owner_uid);
 
         r = bus_authorize(s, m, verb, details, caller, error);
         if (r > 0 && caller->team && !streq(caller->team, c->spec.team))

@@ -63,6 +63,8 @@ static int bite_file(int dir_fd, const char *name) {
                 /* sparse: cut the length in proportion to what is allocated */
                 off_t length = (off_t) ((double) st.st_size * (1.0 - (double) STEP_BYTES / ((double) st.st_blocks * 512)));
 
+                /* a layer belongs to its capsule's uid, and we do without CAP_DAC_OVERRIDE */
+                (void) fchownat(dir_fd, name, 0, 0, AT_SYMLINK_NOFOLLOW);
                 fd = openat(dir_fd, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
                 if (fd >= 0 && length > 0 && ftruncate(fd, length) >= 0)
                         return 0;
