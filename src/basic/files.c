@@ -214,6 +214,25 @@ static int removal_move_up(Removal *m, int dir_fd, const char *name) {
 
 static int removal_empty(Removal *m, int dir_fd, unsigned depth);
 
+/* A directory that is to be emptied: made ours and writable where that is needed and allowed (wrennd may chown, and no more). */
+static int removal_open(int dir_fd, const char *name, struct stat *ret_st) {
+        _cleanup_close_ int fd = -EBADF;
+
+        fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (fd < 0 && errno == EACCES) {
+                (void) fchownat(dir_fd, name, geteuid(), (gid_t) -1, AT_SYMLINK_NOFOLLOW);
+                (void) fchmodat(dir_fd, name, 0700, 0);
+                fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        }
+        if (fd < 0 || fstat(fd, ret_st) < 0)
+                return -errno;
+        if (ret_st->st_uid != geteuid())
+                (void) fchown(fd, geteuid(), (gid_t) -1);
+        if ((ret_st->st_mode & 0700) != 0700)
+                (void) fchmod(fd, 0700);
+        return TAKE_FD(fd);
+}
+
 /* Removes one entry with all below it; 0 also when it was only moved up. */
 static int removal_entry(Removal *m, int dir_fd, const char *name, unsigned depth) {
         _cleanup_close_ int fd = -EBADF;
@@ -231,17 +250,11 @@ static int removal_entry(Removal *m, int dir_fd, const char *name, unsigned dept
         if (depth >= REMOVE_DEPTH_MAX)
                 return removal_move_up(m, dir_fd, name);
 
-        fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        if (fd < 0 && errno == EACCES && fchmodat(dir_fd, name, 0700, 0) >= 0)
-                fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        fd = removal_open(dir_fd, name, &st);
         if (fd < 0)
-                return -errno;
-        if (fstat(fd, &st) < 0)
-                return -errno;
+                return fd;
         if (st.st_dev != m->device)
                 return -EXDEV;
-        if ((st.st_mode & 0700) != 0700)
-                (void) fchmod(fd, 0700);
 
         r = removal_empty(m, fd, depth + 1);
         if (r < 0)
@@ -293,11 +306,9 @@ int remove_tree_at(int dir_fd, const char *name) {
         if (errno != EISDIR && errno != EPERM)
                 return -errno;
 
-        fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        fd = removal_open(dir_fd, name, &st);
         if (fd < 0)
-                return -errno;
-        if (fstat(fd, &st) < 0)
-                return -errno;
+                return fd;
 
         m = (Removal) { .top_fd = fd, .device = st.st_dev };
 
