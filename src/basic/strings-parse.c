@@ -306,17 +306,17 @@ char* format_timespan(char buffer[static FORMAT_TIME_LEN], uint64_t usec) {
 
         /* the two largest units, the second one only where it says something */
         for (size_t i = 0; i < ELEMENTSOF(units); i++) {
-                unsigned long long whole = usec / units[i].usec, rest;
+                unsigned whole = (unsigned) (usec / units[i].usec), rest; /* 213503982 days at most */
 
                 if (whole == 0)
                         continue;
 
-                rest = i < 3 ? usec % units[i].usec / units[i + 1].usec : 0;
+                rest = i < 3 ? (unsigned) (usec % units[i].usec / units[i + 1].usec) : 0;
                 if (rest > 0)
-                        (void) snprintf(buffer, FORMAT_TIME_LEN, "%llu%s %llu%s", whole, units[i].name, rest,
+                        (void) snprintf(buffer, FORMAT_TIME_LEN, "%u%s %u%s", whole, units[i].name, rest,
                                         units[i + 1].name);
                 else
-                        (void) snprintf(buffer, FORMAT_TIME_LEN, "%llu%s", whole, units[i].name);
+                        (void) snprintf(buffer, FORMAT_TIME_LEN, "%u%s", whole, units[i].name);
                 return buffer;
         }
 
