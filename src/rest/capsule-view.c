@@ -111,7 +111,8 @@ static int read_property(CapsuleView *v, size_t i, sd_bus_message *m) {
         switch (properties[i].type) {
         case PROPERTY_STRING:
                 r = sd_bus_message_read(m, "s", &s);
-                return r < 0 ? r : free_and_strdup(field, s);
+                /* the same text stays where it is: the id is a key of tables */
+                return r < 0 ? r : streq_ptr(*(char **) field, s) ? 0 : free_and_strdup(field, s);
         case PROPERTY_U32:
                 return sd_bus_message_read(m, "u", field);
         case PROPERTY_U64:

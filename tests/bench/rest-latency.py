@@ -33,7 +33,7 @@ def main():
     build = os.path.abspath(sys.argv[1])
     n = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
     stats.header()
-    with Restd(build) as r, tempfile.TemporaryDirectory(prefix="rest-bench-") as directory:
+    with Restd(binary=build + "/src/rest/wrenn-restd") as r, tempfile.TemporaryDirectory(prefix="rest-bench-") as directory:
         time.sleep(0.5)
         rss, private = memory(r.restd.pid)
         capsule = r.request("POST", "/v1/capsules", {})[2]["id"]
