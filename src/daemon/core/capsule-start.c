@@ -31,6 +31,7 @@
 
 #define READY_TIMEOUT_USEC     (60 * USEC_PER_SEC)
 #define VMM_START_TIMEOUT_USEC (30 * USEC_PER_SEC)
+#define LAST_WORDS_USEC        USEC_PER_SEC
 #define SOCKET_BACKLOG         16
 #define ENTROPY_BYTES          64U
 
@@ -417,12 +418,24 @@ static bool pid_is_ours(Capsule *c, pid_t pid) {
         return false;
 }
 
+static int on_silent_end(sd_event_source *source, uint64_t usec, void *userdata) {
+        CapsuleStart *s = userdata;
+
+        (void) fault_set(&s->fault, FAULT_AGENT, "The monitor closed its connection.");
+        start_advance(s, -ECONNRESET);
+        return 0;
+}
+
 static void on_vmm_started(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *fault, void *userdata) {
         CapsuleStart *s = userdata;
         Capsule *c = s->capsule;
         json_int_t pid;
 
         s->vmm_call = json_call_free(s->vmm_call);
+
+        if (r == -ECONNRESET && c->monitor_pidfd >= 0 &&
+            event_timer(c->manager->event, &s->timer, LAST_WORDS_USEC, PRIORITY_VMM, on_silent_end, s, "last-words") >= 0)
+                return; /* its exit status says more */
 
         if (r < 0)
                 r = fault && fault_is_set(fault)

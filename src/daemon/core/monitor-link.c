@@ -164,8 +164,8 @@ static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *mes
 static void on_closed(JsonStream *s, int error, void *userdata) {
         MonitorLink *l = userdata;
 
-        log_capsule(l->capsule->id, error == 0 ? LOG_DEBUG : LOG_WARNING, error, "The connection to the monitor ended%s",
-                    error == 0 ? "." : ": %m");
+        if (error < 0 && error != -ECONNRESET)
+                log_capsule(l->capsule->id, LOG_WARNING, error, "The connection to the monitor broke: %m");
         l->stream = json_stream_free(l->stream);
 }
 
