@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Jobs: following one to its end with a progress bar on a terminal or a line per step elsewhere; list-jobs, cancel-job. */
+/* Jobs: following one to its end with a progress bar on a terminal or a line per step elsewhere; list-jobs,
+ * cancel-job. */
 
 #include <signal.h>
 #include <stdio.h>
 
-#include "config.h"
-
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "config.h"
 #include "ctl/ctl.h"
 #include "shared/json-field.h"
 
@@ -64,7 +64,8 @@ static int on_properties_changed(sd_bus_message *m, void *userdata, sd_bus_error
         return 0;
 }
 
-/* May come before the method's answer is read, so any job's end is kept until we know ours: only one is ours at a time. */
+/* May come before the method's answer is read, so any job's end is kept until we know ours: only one is ours
+ * at a time. */
 static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         const char *path, *result, *message;
         JobWatch *w = userdata;
@@ -76,6 +77,20 @@ static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *error
         w->ended = true;
         (void) snprintf(w->result, sizeof(w->result), "%s", result);
         (void) free_and_strdup(&w->message, message);
+        return 0;
+}
+
+/* Jobs do not outlive wrennd, and nobody would tell us of their end. */
+static int on_owner_changed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *name, *old_owner, *new_owner;
+        JobWatch *w = userdata;
+
+        if (sd_bus_message_read(m, "sss", &name, &old_owner, &new_owner) < 0 || !streq(name, BUS_NAME) ||
+            isempty(old_owner))
+                return 0;
+        w->ended = true;
+        (void) snprintf(w->result, sizeof(w->result), "failed");
+        (void) free_and_strdup(&w->message, "wrennd ended, and the job with it.");
         return 0;
 }
 
@@ -120,6 +135,9 @@ static int job_follow(Ctl *ctl, sd_bus_message *m, const char *what, JobWatch *w
                                      "',interface='org.freedesktop.DBus.Properties',"
                                      "member='PropertiesChanged',path_namespace='" BUS_PATH "/job'",
                                      on_properties_changed, w);
+        if (r >= 0)
+                r = sd_bus_match_signal(ctl->bus, NULL, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                        "org.freedesktop.DBus", "NameOwnerChanged", on_owner_changed, w);
         if (r < 0)
                 return log_error_errno(r, "Failed to watch the job: %m");
         r = ctl_send(ctl, m, what, &reply);

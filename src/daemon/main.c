@@ -21,7 +21,6 @@
 #include "daemon/core/job.h"
 #include "daemon/core/layer.h"
 #include "daemon/core/manager.h"
-#include "daemon/core/template.h"
 #include "daemon/host/slot.h"
 #include "daemon/host/systemd.h"
 #include "shared/event.h"
@@ -92,7 +91,6 @@ static void start_rest(Program *p) {
         if (m->slots && slot_pool_start(m->slots, &fault) < 0)
                 log_warning("Failed to make network slots ahead of time, ignoring: %s", fault.message);
 
-        manager_sweep_templates(m);
         r = manager_start_jobs(m);
         if (r < 0)
                 (void) log_warning_errno(r, "Failed to start the jobs, ignoring: %m");

@@ -29,6 +29,8 @@ struct WorkerUnit {
         void *userdata;
         char *unit, *job, *directory;
         bool cancelled;
+        json_t *result; /* go with it, as the real one's do */
+        Fault fault;
 };
 
 static WorkerUnit *worker; /* the one at work */
@@ -64,6 +66,8 @@ WorkerUnit* worker_unit_free(WorkerUnit *w) {
         free(w->unit);
         free(w->job);
         free(w->directory);
+        json_decref(w->result);
+        fault_done(&w->fault);
         free(w);
         return NULL;
 }
@@ -264,12 +268,11 @@ static unsigned count_directories(World *w) {
 
 /* The worker's end: result is JSON, or NULL and the fault. */
 static void worker_ends(World *w, const char *result, FaultCode code, const char *message) {
-        _cleanup_(fault_done) Fault fault = FAULT_NULL;
-        json_t *object = result ? json_loads(result, 0, NULL) : NULL;
-        int r = object ? 0 : fault_set(&fault, code, "%s", message);
+        int r;
 
-        worker->handlers->on_done(worker, r, object, &fault, worker->userdata);
-        json_decref(object);
+        worker->result = result ? json_loads(result, 0, NULL) : NULL;
+        r = worker->result ? 0 : fault_set(&worker->fault, code, "%s", message);
+        worker->handlers->on_done(worker, r, worker->result, &worker->fault, worker->userdata);
         run_loop(w);
 }
 

@@ -47,6 +47,8 @@ typedef struct Properties {
 static int append_strings(sd_bus_message *m) {
         static const char *const pairs[][2] = {
                 { "Type", "exec" },
+                /* it is the pipe; were it "journal" as well, stderr would follow it there */
+                { "StandardOutput", "null" },
                 { "StandardError", "journal" },
                 { "SyslogIdentifier", "wrenn-worker" },
                 { "ProtectSystem", "strict" },
