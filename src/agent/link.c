@@ -15,7 +15,6 @@
 
 #define LINK_READ_BYTES  (32 * KIB)
 #define LINK_READS_MAX   8U             /* reads in one turn, so that processes get their turn */
-#define LINK_WRITE_BYTES (64 * KIB)     /* what is collected for one write */
 
 /* The client connection preface, RFC 9113 §3.4. */
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -29,9 +28,9 @@ struct Link {
         H2Session *session;     /* NULL: waiting for one */
         size_t n_preface;       /* bytes of the preface seen while waiting */
         bool ready_due;         /* AGENT_READY_BYTE is to be written */
-        size_t n_out, out_done; /* bytes in out, of which written */
+        const uint8_t *out;     /* weak: of the session, what is yet to be written of its last output */
+        size_t n_out;
         uint8_t in[LINK_READ_BYTES];
-        uint8_t out[LINK_WRITE_BYTES];
 };
 
 static int port_find(char **ret) {
@@ -84,7 +83,7 @@ int link_open_port(void) {
 static void link_wait(Link *l) {
         l->session = h2_session_free(l->session);
         l->n_preface = 0;
-        l->n_out = l->out_done = 0;
+        l->n_out = 0;
         l->ready_due = true;
 }
 
@@ -168,43 +167,36 @@ static void on_port(uint32_t events, void *userdata) {
         loop_source_again(l->source);
 }
 
-/* Fills the buffer with what the session has to say. */
+/* Makes sure that n_out says whether there is something to send. */
 static void link_collect(Link *l) {
-        if (l->out_done > 0) {
-                memmove(l->out, l->out + l->out_done, l->n_out - l->out_done);
-                l->n_out -= l->out_done;
-                l->out_done = 0;
+        static const uint8_t ready = AGENT_READY_BYTE;
+        const void *data;
+        int r;
+
+        if (l->n_out > 0)
+                return;
+        if (l->ready_due) {
+                l->ready_due = false;
+                l->out = &ready;
+                l->n_out = 1;
+                return;
         }
+        if (!l->session)
+                return;
 
-        while (l->session && sizeof(l->out) - l->n_out >= LINK_WRITE_BYTES / 2) {
-                const void *data;
-                size_t n;
-                int r;
-
-                r = h2_session_output(l->session, &data, &n);
-                if (r >= 0 && n > sizeof(l->out) - l->n_out)
-                        r = -ENOBUFS;
-                if (r < 0) {
-                        log_debug_errno(r, "Control stream broken, waiting for the next: %m");
-                        link_wait(l);
-                        return;
-                }
-                if (n == 0)
-                        return;
-
-                memcpy(l->out + l->n_out, data, n);
-                l->n_out += n;
+        r = h2_session_output(l->session, &data, &l->n_out);
+        if (r < 0) {
+                log_debug_errno(r, "Control stream broken, waiting for the next: %m");
+                link_wait(l);
+                return;
         }
+        l->out = data;
 }
 
 void link_flush(Link *l) {
         for (;;) {
                 ssize_t n;
 
-                if (l->ready_due && l->n_out == 0) {
-                        l->out[l->n_out++] = AGENT_READY_BYTE;
-                        l->ready_due = false;
-                }
                 link_collect(l);
                 if (l->n_out == 0 && !l->ready_due)
                         return;
@@ -216,12 +208,13 @@ void link_flush(Link *l) {
                         continue;
                 if (n <= 0)             /* full, or nobody there: the port tells when that changes */
                         return;
-                l->out_done = (size_t) n;
+                l->out += n;
+                l->n_out -= (size_t) n;
         }
 }
 
 bool link_is_flushed(const Link *l) {
-        return l->n_out == l->out_done && !(l->session && h2_session_want_write(l->session));
+        return l->n_out == 0 && !(l->session && h2_session_want_write(l->session));
 }
 
 int link_new(Agent *agent, int fd, Link **ret) {
@@ -236,7 +229,8 @@ int link_new(Agent *agent, int fd, Link **ret) {
         l->fd = -EBADF;
         l->source = NULL;
         l->session = NULL;
-        l->n_preface = l->n_out = l->out_done = 0;
+        l->out = NULL;
+        l->n_preface = l->n_out = 0;
         l->ready_due = true;
 
         /* Edge-triggered: a port without a peer reports a hang-up for as long as that lasts. */

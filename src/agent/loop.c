@@ -80,14 +80,27 @@ int loop_add(Loop *l, int fd, uint32_t events, LoopIoHandler handler, void *user
         return 0;
 }
 
+static void loop_source_kill(LoopSource *s) {
+        s->dead = true;
+        s->next_dead = s->loop->dead;
+        s->loop->dead = s;
+}
+
 LoopSource* loop_source_free(LoopSource *s) {
         if (!s)
                 return NULL;
 
         (void) loop_source_set_events(s, 0);
-        s->dead = true;
-        s->next_dead = s->loop->dead;
-        s->loop->dead = s;
+        loop_source_kill(s);
+        return NULL;
+}
+
+LoopSource* loop_source_close(LoopSource *s) {
+        if (!s)
+                return NULL;
+
+        (void) close_fd(s->fd);         /* epoll forgets an fd with its last copy */
+        loop_source_kill(s);
         return NULL;
 }
 

@@ -33,6 +33,8 @@ DEFINE_CLEANUP(Loop, loop_free)
 /* Calls handler when fd has events (EPOLLET is allowed). fd: borrowed, closed by the owner after the source is freed. -ENOMEM, -errno. */
 int loop_add(Loop *l, int fd, uint32_t events, LoopIoHandler handler, void *userdata, LoopSource **ret);
 LoopSource* loop_source_free(LoopSource *s);
+/* The same, and closes the fd, of which there must be no copy: saves a system call. */
+LoopSource* loop_source_close(LoopSource *s);
 /* Changes the events; 0: the fd is taken out of the set until the next call, so that a hang-up does not wake us. */
 int loop_source_set_events(LoopSource *s, uint32_t events);
 /* Runs the handler once more in the next turn with EPOLLIN, for edge-triggered readers that stopped early. */

@@ -23,7 +23,8 @@ struct Process {
         bool finished;                  /* no more output will come */
         bool timed_out;
         int status;                     /* as of waitpid(2) */
-        uint64_t started_usec, duration_usec;
+        uint64_t started_usec;          /* when it was asked for */
+        uint64_t duration_usec;         /* until the child's end */
         ProcessPipe output[2];
         int stdin_fd;
         LoopSource *stdin_source;
@@ -49,6 +50,8 @@ struct ProcessTable {
         size_t n_alive, n_ended;
         ProcessSink *sinks;             /* newest first */
         size_t n_sinks;
+        UserCache users;
+        int null_fd;                    /* /dev/null, stdin of most */
         uint8_t buffer[PROCESS_READ_MAX];
 };
 

@@ -30,8 +30,8 @@ static size_t readers_room(const Process *p) {
 }
 
 static void pipe_close(ProcessPipe *pipe) {
-        pipe->source = loop_source_free(pipe->source);
-        pipe->fd = close_fd(pipe->fd);
+        pipe->source = loop_source_close(pipe->source);
+        pipe->fd = -EBADF;
         pipe->paused = false;
 }
 
@@ -231,15 +231,15 @@ static int output_open(Process *p, size_t i, FrameType type, int *ret_child_fd) 
 
         p->output[i] = (ProcessPipe) { .process = p, .fd = fds[0], .type = type };
         *ret_child_fd = fds[1];
-        return fd_nonblock(fds[0], true);
+        return fcntl(fds[0], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
 static int stdin_open(Process *p, int *ret_child_fd) {
         int fds[2];
 
         if (!p->spec.with_stdin) {
-                *ret_child_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-                return *ret_child_fd < 0 ? -errno : 0;
+                *ret_child_fd = p->table->null_fd;
+                return 0;
         }
 
         if (pipe2(fds, O_CLOEXEC) < 0)
@@ -247,7 +247,7 @@ static int stdin_open(Process *p, int *ret_child_fd) {
 
         *ret_child_fd = fds[0];
         p->stdin_fd = fds[1];
-        return fd_nonblock(fds[1], true);
+        return fcntl(fds[1], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
 int process_io_open(Process *p, int ret_child_fds[static 3], Fault *reterr) {

@@ -2,6 +2,7 @@
 
 /* The life of a process: start, readers, end. */
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,6 +30,15 @@ int process_table_new(Loop *loop, ProcessTable **ret) {
         t->n_alive = t->n_ended = 0;
         t->sinks = NULL;
         t->n_sinks = 0;
+        t->users = (UserCache) {};
+        t->null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (t->null_fd < 0) {
+                int r = -errno;
+
+                free(t);
+                return r;
+        }
+
         *ret = t;
         return 0;
 }
@@ -77,6 +87,8 @@ ProcessTable* process_table_free(ProcessTable *t) {
                 process_free(t->processes, /* linked= */ true);
         while (t->sinks)
                 process_sink_free(t->sinks);
+        user_cache_done(&t->users);
+        (void) close_fd(t->null_fd);
         free(t);
         return NULL;
 }
@@ -316,10 +328,6 @@ static int process_name(Process *p) {
         return p->spec.tag ? 0 : -ENOMEM;
 }
 
-static bool is_directory(const char *path) {
-        return access(path, F_OK) >= 0;
-}
-
 static int process_spawn(Process *p, const User *user, char *const *env_defaults, Fault *reterr) {
         _cleanup_strv_ char **env = NULL, **argv = NULL, **candidates = NULL;
         _cleanup_free_ char *cwd = NULL;
@@ -327,7 +335,7 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
         int r;
 
         cwd = spec_resolve_cwd(&p->spec, user->home);
-        if (cwd && isempty(p->spec.cwd) && !is_directory(cwd))  /* a home that was not asked for need not exist */
+        if (cwd && isempty(p->spec.cwd) && access(cwd, F_OK) < 0)  /* a home that was not asked for need not exist */
                 (void) free_and_strdup(&cwd, "/");
 
         r = cwd ? spec_build_env(&p->spec, user, env_defaults, &env) : -ENOMEM;
@@ -347,9 +355,10 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
                         .stdin_fd = fds[0], .stdout_fd = fds[1], .stderr_fd = fds[2],
                 };
 
-                p->started_usec = now_usec(CLOCK_BOOTTIME);
                 r = spawn_process(&q, reterr);
         }
+        if (fds[0] == p->table->null_fd)
+                fds[0] = -EBADF;
         close_many(fds, ELEMENTSOF(fds));
         if (r < 0)
                 return r;
@@ -373,14 +382,15 @@ void process_begin(ProcessReader *reader) {
 
 int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, const char *default_user, ProcessReader *reader,
                     Fault *reterr) {
-        _cleanup_(user_done) User user = USER_NULL;
+        uint64_t started_usec = now_usec(CLOCK_BOOTTIME);
+        const User *user;
         Process *p;
         int r;
 
         if (t->n_alive >= PROCESSES_MAX)
                 return fault_set(reterr, FAULT_QUOTA_EXCEEDED, "Too many processes: the limit is %u.", PROCESSES_MAX);
 
-        r = user_find(isempty(spec->user) ? default_user : spec->user, &user, reterr);
+        r = user_find(&t->users, isempty(spec->user) ? default_user : spec->user, &user, reterr);
         if (r < 0)
                 return r;
 
@@ -388,11 +398,11 @@ int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, cons
         if (!p)
                 return fault_set_errno(reterr, -ENOMEM, "Cannot start the process");
 
-        *p = (Process) { .table = t, .spec = *spec, .stdin_fd = -EBADF, .output = { { .fd = -EBADF }, { .fd = -EBADF } } };
+        *p = (Process) { .table = t, .spec = *spec, .started_usec = started_usec, .stdin_fd = -EBADF, .output = { { .fd = -EBADF }, { .fd = -EBADF } } };
         *spec = (Spec) {};
         ring_init(&p->ring, PROCESS_RING_BYTES);
 
-        r = process_spawn(p, &user, env_defaults, reterr);
+        r = process_spawn(p, user, env_defaults, reterr);
         if (r < 0) {
                 process_free(p, /* linked= */ false);
                 return r;

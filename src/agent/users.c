@@ -153,7 +153,7 @@ static int user_root(User *ret) {
         return 0;
 }
 
-int user_find(const char *name, User *ret, Fault *reterr) {
+static int user_load(const char *name, User *ret, Fault *reterr) {
         _cleanup_free_ char *passwd = NULL, *group = NULL;
         int r;
 
@@ -169,5 +169,42 @@ int user_find(const char *name, User *ret, Fault *reterr) {
 
         if (read_etc("/etc/group", &group) >= 0)
                 user_parse_group(group, ret);
+        return 0;
+}
+
+void user_cache_done(UserCache *c) {
+        user_done(&c->user);
+        free(c->name);
+        *c = (UserCache) {};
+}
+
+int user_find(UserCache *c, const char *name, const User **ret, Fault *reterr) {
+        static const char *const files[] = { "/etc/passwd", "/etc/group" };
+        UserCache fresh = {};
+        bool same = streq_ptr(c->name, name);
+        int r;
+
+        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+                struct stat st;
+
+                if (stat(files[i], &st) >= 0) {
+                        fresh.changed[i] = st.st_ctim;
+                        fresh.inode[i] = st.st_ino;
+                }
+                same = same && fresh.inode[i] == c->inode[i] && fresh.changed[i].tv_sec == c->changed[i].tv_sec &&
+                       fresh.changed[i].tv_nsec == c->changed[i].tv_nsec;
+        }
+
+        if (!same) {
+                r = user_load(name, &fresh.user, reterr);
+                if (r < 0)
+                        return r;
+
+                user_cache_done(c);
+                *c = fresh;
+                c->name = strdup(name);         /* without it the next request looks again */
+        }
+
+        *ret = &c->user;
         return 0;
 }

@@ -6,6 +6,8 @@
  * and a file system without these files still has root.
  */
 
+#include <sys/stat.h>
+
 #include "basic/fault.h"
 #include "basic/macro.h"
 
@@ -22,6 +24,16 @@ typedef struct User {
 
 #define USER_NULL ((User) {})
 
+/* The user asked for last, good as long as neither file has changed: most requests are for the same one. */
+typedef struct UserCache {
+        User user;
+        char *name;                     /* as asked for; NULL: empty */
+        struct timespec changed[2];     /* ctime of /etc/passwd, /etc/group; zero: not there */
+        ino_t inode[2];
+} UserCache;
+
+void user_cache_done(UserCache *c);
+
 void user_done(User *u);
 
 /* Finds name (or a decimal uid) in the text of passwd(5). -ENOENT, -ENOMEM. Bad lines are skipped. groups: the gid only. */
@@ -29,5 +41,8 @@ int user_parse_passwd(const char *text, const char *name, User *ret);
 /* Adds the groups of group(5) that have u's name as a member, up to USER_GROUPS_MAX. */
 void user_parse_group(const char *text, User *u);
 
-/* Both from the guest's files. FAULT_INVALID_ARGS when there is no such user; "root" always exists. */
-int user_find(const char *name, User *ret, Fault *reterr);
+/*
+ * Both from the guest's files. FAULT_INVALID_ARGS when there is no such user; "root" always exists. ret: the cache's, valid until the
+ * next call.
+ */
+int user_find(UserCache *c, const char *name, const User **ret, Fault *reterr);
