@@ -584,6 +584,39 @@ TEST(floods) {
         ASSERT_EQ(flood("\0\0\4\10\0\0\0\0\0\177\377\377\377", 13, 1), -EPROTO);
 }
 
+/* A header block that never ends. */
+TEST(continuations) {
+        char frames[9 * 100] = "\0\0\0\1\0\0\0\0\1";
+
+        for (size_t i = 1; i < 100; i++)
+                memcpy(frames + 9 * i, "\0\0\0\11\0\0\0\0\1", 9);
+        ASSERT_EQ(flood(frames, sizeof(frames), 1), -EPROTO);
+}
+
+/* Streams over the limit are refused one by one; a client that goes on and reads nothing of it is dropped.
+ */
+TEST(unread_refusals) {
+        static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
+        uint8_t head[] = "\0\0\6\1\5\0\0\0\1\x83\x84\x86\x41\1a";
+        Side server = {};
+        unsigned n = 0;
+        int r = 0;
+
+        ASSERT_OK(h2_session_new(true, &handlers, &server, NULL, &server.session));
+        ASSERT_OK(h2_session_receive(server.session, preface, sizeof(preface)));
+        for (uint32_t id = 1; id < 100000 && r >= 0; id += 2, n++) {
+                for (size_t i = 0; i < 4; i++)
+                        head[5 + i] = (uint8_t) (id >> (24 - 8 * i));
+                r = h2_session_receive(server.session, head, sizeof(head) - 1);
+        }
+
+        ASSERT_EQ(r, -EPROTO);
+        ASSERT_EQ(server.n_headers, H2_STREAMS_MAX);
+        ASSERT_TRUE(n > H2_FRAMES_MAX);
+        side_done(&server);
+        ASSERT_EQ(server.n_close, H2_STREAMS_MAX);
+}
+
 /* Rapid reset: HEADERS and RST_STREAM without end. */
 TEST(rapid_reset) {
         Side client = {}, server = {};

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "basic/fd.h"
+#include "basic/files.h"
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "tests/unit/test.h"
@@ -123,4 +130,72 @@ TEST(never_blocks) {
         ASSERT_TRUE(log_dropped() > n_dropped);
         close_fd(saved);
         close_many(fds, 2);
+}
+
+/* A child with a /run of its own plays journald; what reached its socket goes into the pipe. */
+static int play_journal(int out) {
+        static const struct sockaddr_un address = { .sun_family = AF_UNIX,
+                                                    .sun_path = "/run/systemd/journal/socket" };
+        char stream[64];
+        struct stat st;
+        int fd;
+
+        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+            mount("tmpfs", "/run", "tmpfs", 0, NULL) < 0)
+                return 77;
+        if (mkdir_parents("/run/systemd/journal", 0755) < 0 || fstat(STDERR_FILENO, &st) < 0)
+                return 1;
+
+        fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0 || bind(fd, (const struct sockaddr *) &address, sizeof(address)) < 0)
+                return 1;
+
+        (void) snprintf(stream, sizeof(stream), "%llu:%llu", (unsigned long long) st.st_dev,
+                        (unsigned long long) st.st_ino);
+        (void) setenv("JOURNAL_STREAM", stream, 1);
+        log_open("test");
+        (void) log_capsule("cl-x", LOG_ERR, -ENOENT, "two\nlines: %m");
+
+        for (;;) {
+                ssize_t n = recv(fd, line, sizeof(line), 0);
+
+                if (n < 0)
+                        break;
+                if (write_all(out, line, (size_t) n) < 0)
+                        return 1;
+        }
+
+        /* nobody reads: dropped, not waited for */
+        for (unsigned i = 0; i < 10000 && log_dropped() == 0; i++)
+                log_info("line %u of many", i);
+        return log_dropped() > 0 ? 0 : 1;
+}
+
+TEST(journal) {
+        static const char message[] = "MESSAGE\n\x24\0\0\0\0\0\0\0two\nlines: No such file or directory\n";
+        int fds[2], status;
+        ssize_t n;
+        pid_t pid;
+
+        ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
+        pid = fork();
+        if (pid == 0)
+                _exit(play_journal(fds[1]));
+
+        fds[1] = close_fd(fds[1]);
+        n = read_full(fds[0], line, sizeof(line) - 1);
+        fds[0] = close_fd(fds[0]);
+        ASSERT_EQ(waitpid(pid, &status, 0), pid);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+                skip();
+
+        ASSERT_EQ(status, 0);
+        ASSERT_TRUE(n > 0);
+        line[n] = 0;
+        ASSERT_NOT_NULL(memmem(line, (size_t) n, message, sizeof(message) - 1));
+        ASSERT_NOT_NULL(strstr(line, "PRIORITY=3\n"));
+        ASSERT_NOT_NULL(strstr(line, "SYSLOG_IDENTIFIER=test\n"));
+        ASSERT_NOT_NULL(strstr(line, "CODE_FUNC=play_journal\n"));
+        ASSERT_NOT_NULL(strstr(line, "ERRNO=2\n"));
+        ASSERT_NOT_NULL(memmem(line, (size_t) n, "\nWRENN_CAPSULE_ID=cl-x\n", 23));
 }
