@@ -567,8 +567,8 @@ static int flood(const char *frame, size_t n_frame, unsigned n_times) {
                         break;
         }
 
-        ASSERT_EQ(server.n_headers, server.n_close + h2_session_n_streams(server.session));
         side_done(&server);
+        ASSERT_EQ(server.n_headers, server.n_close);
         return r;
 }
 
@@ -639,7 +639,7 @@ TEST(rapid_reset) {
 
         ASSERT_EQ(r, -EPROTO);
         ASSERT_TRUE(n >= H2_RESETS_BURST);
-        ASSERT_EQ(server.n_headers, server.n_close + h2_session_n_streams(server.session));
         side_done(&client);
         side_done(&server);
+        ASSERT_EQ(server.n_headers, server.n_close);
 }
