@@ -222,6 +222,10 @@ class Rest:
         """A running capsule that is destroyed after the test."""
         capsule = self.expect(201, "POST", "/v1/capsules", body).json
         cleanup(self.request, "DELETE", f"/v1/capsules/{capsule['id']}")
+        deadline = time.monotonic() + CREATE_TIMEOUT_SEC
+        while capsule["status"] in ("pending", "starting") and time.monotonic() < deadline:
+            time.sleep(0.05)            # what takes more than four seconds is finished in the background
+            capsule = self.expect(200, "GET", f"/v1/capsules/{capsule['id']}").json
         return capsule
 
     def destroy(self, capsule_id):
