@@ -18,7 +18,6 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "shared/json-field.h"
-
 #include "worker/build.h"
 #include "worker/image.h"
 #include "worker/run.h"
@@ -184,6 +183,7 @@ static int build_argv(const Build *b, char ***ret) {
                                              "--format=directory",
                                              "--verbose",
                                              "--skip=output/dev",
+                                             "--dpkgopt=force-unsafe-io",
                                              NULL };
         char *const variant[] = { b->variant, NULL };
         char *const target[] = { b->suite, b->root, NULL };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -11,11 +12,11 @@
 #include "daemon/core/trash.h"
 #include "shared/event.h"
 
-#define STEP_BYTES (256 * MIB)  /* allocated blocks that one turn frees at most */
+#define STEP_BYTES (256 * MIB) /* allocated blocks that one turn frees at most */
 #define NAME_LEN   64U
 
 struct Trash {
-        int fd;                 /* the directory */
+        int fd; /* the directory */
         uint64_t n_put;
         sd_event_source *source;
 };
@@ -61,7 +62,8 @@ static int bite_file(int dir_fd, const char *name) {
 
         if (S_ISREG(st.st_mode) && st.st_nlink == 1 && (uint64_t) st.st_blocks * 512 > STEP_BYTES) {
                 /* sparse: cut the length in proportion to what is allocated */
-                off_t length = (off_t) ((double) st.st_size * (1.0 - (double) STEP_BYTES / ((double) st.st_blocks * 512)));
+                off_t length = (off_t) ((double) st.st_size *
+                                        (1.0 - (double) STEP_BYTES / ((double) st.st_blocks * 512)));
 
                 /* a layer belongs to its capsule's uid, and we do without CAP_DAC_OVERRIDE */
                 (void) fchownat(dir_fd, name, 0, 0, AT_SYMLINK_NOFOLLOW);
@@ -134,8 +136,14 @@ int trash_put(Trash *t, int dir_fd, const char *name, bool durable) {
 
         (void) snprintf(target, sizeof(target), "%llx-%llx", (unsigned long long) now_usec(CLOCK_REALTIME),
                         (unsigned long long) t->n_put++);
-        if (renameat(dir_fd, name, t->fd, target) < 0)
-                return errno == ENOENT ? 0 : -errno;
+        r = renameat(dir_fd, name, t->fd, target) < 0 ? -errno : 0;
+        if (r == -EACCES) /* a directory of somebody else's: moving it changes its ".." */
+                r = fchownat(dir_fd, name, 0, 0, AT_SYMLINK_NOFOLLOW) < 0 ||
+                                                    renameat(dir_fd, name, t->fd, target) < 0
+                                    ? -errno
+                                    : 0;
+        if (r < 0)
+                return r == -ENOENT ? 0 : r;
 
         if (durable) {
                 r = fsync_dir_of(t->fd);
