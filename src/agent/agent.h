@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * wrenn-agent: PID 1 of every guest, from the initrd. main.c boots (boot.c), then one loop serves the control stream (link.c, one
- * HTTP/2 session at a time), whose requests (request.c) work on the identity and the processes.
+ * wrenn-agent: PID 1 of every guest, from the initrd. main.c boots (boot.c), then one loop serves the
+ * control stream (link.c, one HTTP/2 session at a time), whose requests (request.c) work on the identity and
+ * the processes.
  */
 
 #include "agent/identity.h"
@@ -14,6 +15,6 @@ typedef struct Agent {
         Loop *loop;
         Identity identity;
         ProcessTable *processes;
-        int layer_fd;           /* O_PATH of the writable layer's mount, for a clean end; -EBADF: none */
-        bool poweroff;          /* asked for; happens once the answer is on its way */
+        int layer_fd;  /* O_PATH of the writable layer's mount, for a clean end; -EBADF: none */
+        bool poweroff; /* asked for; happens once the answer is on its way */
 } Agent;

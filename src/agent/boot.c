@@ -20,11 +20,11 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 
-#define MODULES_DIR        "/modules"
-#define MODULES_ORDER_MAX  (64 * KIB)
-#define NEW_ROOT           "/newroot"
-#define NOFILE_MAX         1048576U     /* fs.nr_open of the kernel */
-#define TERM_WAIT_USEC     (1 * USEC_PER_SEC)
+#define MODULES_DIR       "/modules"
+#define MODULES_ORDER_MAX (64 * KIB)
+#define NEW_ROOT          "/newroot"
+#define NOFILE_MAX        1048576U /* fs.nr_open of the kernel */
+#define TERM_WAIT_USEC    (1 * USEC_PER_SEC)
 
 typedef struct BootMount {
         const char *type, *target, *options;
@@ -103,7 +103,7 @@ static int load_modules(void) {
         int r;
 
         r = read_file_at(AT_FDCWD, MODULES_DIR "/order", MODULES_ORDER_MAX, &order, NULL);
-        if (r == -ENOENT)               /* a kernel with everything built in */
+        if (r == -ENOENT) /* a kernel with everything built in */
                 return 0;
         if (r < 0)
                 return log_error_errno(r, "Failed to read " MODULES_DIR "/order: %m");
@@ -213,7 +213,7 @@ static int mount_root(void) {
                   "lowerdir=/base,upperdir=/layer/upper,workdir=/layer/work,redirect_dir=on") < 0)
                 return log_error_errno(errno, "Failed to join base and layer: %m");
 
-        (void) umount2("/base", MNT_DETACH);    /* overlayfs holds its own reference */
+        (void) umount2("/base", MNT_DETACH); /* overlayfs holds its own reference */
         return 0;
 }
 
@@ -229,7 +229,8 @@ static int switch_root(void) {
         }
 
         (void) unlink("/init");
-        if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+        if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+            chdir("/") < 0)
                 return log_error_errno(errno, "Failed to change the root: %m");
 
         return 0;
@@ -322,7 +323,8 @@ void boot_poweroff(int layer_fd) {
 
         sync();
         (void) mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
-        if (layer_fd >= 0 && fchdir(layer_fd) >= 0 && mount(NULL, ".", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
+        if (layer_fd >= 0 && fchdir(layer_fd) >= 0 &&
+            mount(NULL, ".", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
                 log_debug_errno(errno, "Failed to make the layer read-only, ignoring: %m");
         (void) tcdrain(STDERR_FILENO);
         (void) reboot(RB_POWER_OFF);

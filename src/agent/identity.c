@@ -30,7 +30,7 @@ typedef struct IdentityChange {
         char **env;
         bool has_env;
         uint64_t realtime_usec;
-        char *entropy;          /* base64 */
+        char *entropy; /* base64 */
         char *address, *gateway;
         char **dns;
 } IdentityChange;
@@ -77,7 +77,8 @@ static int write_etc(const char *name, const char *text) {
 
         (void) unlinkat(dir_fd, name, 0);
         {
-                _cleanup_close_ int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+                _cleanup_close_ int fd = openat(dir_fd, name,
+                                                O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
 
                 if (fd < 0)
                         return -errno;
@@ -99,7 +100,8 @@ static int write_hosts(const char *hostname) {
         if (stat("/etc/hosts", &st) >= 0 && S_ISREG(st.st_mode))
                 (void) read_file_at(AT_FDCWD, "/etc/hosts", ETC_FILE_MAX, &old, NULL);
         if (isempty(old))
-                text = strjoin("127.0.0.1\tlocalhost\n127.0.0.1\t", hostname, "\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+                text = strjoin("127.0.0.1\tlocalhost\n127.0.0.1\t", hostname,
+                               "\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         else if (hosts_has(old, hostname))
                 return 0;
         else
@@ -205,7 +207,8 @@ static int entropy_add(const void *data, size_t n) {
         if (ioctl(fd, RNDADDENTROPY, &pool) < 0)
                 return -errno;
 
-        (void) ioctl(fd, RNDRESEEDCRNG);        /* EBUSY before the first seed, which has then just happened */
+        /* EBUSY before the first seed, which has then just happened */
+        (void) ioctl(fd, RNDRESEEDCRNG);
         return 0;
 }
 
@@ -214,7 +217,8 @@ static int hostname_check(const char *s, Fault *reterr) {
 
         if (n == 0 || n > HOSTNAME_LEN_MAX || s[0] == '-' || s[0] == '.' ||
             s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.")])
-                return fault_set(reterr, FAULT_INVALID_ARGS, "hostname: expected a host name of at most %u characters.",
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "hostname: expected a host name of at most %u characters.",
                                  HOSTNAME_LEN_MAX);
 
         return 0;
@@ -249,8 +253,10 @@ static const JsonField identity_fields[] = {
         { "hostname", json_parse_string, offsetof(IdentityChange, hostname), .max = HOSTNAME_LEN_MAX },
         { "default_user", json_parse_string, offsetof(IdentityChange, default_user), .max = NAME_MAX_LEN },
         { "realtime_usec", json_parse_u64, offsetof(IdentityChange, realtime_usec), .max = INT64_MAX },
-        { "entropy", json_parse_string, offsetof(IdentityChange, entropy), .max = (uint64_t) IDENTITY_ENTROPY_MAX * 2 },
-        { "env", parse_env, 0, .max = ENV_MAX, .item_max = ENV_ENTRY_LEN_MAX, .total_max = ARGV_ENV_BYTES_MAX },
+        { "entropy", json_parse_string, offsetof(IdentityChange, entropy),
+          .max = (uint64_t) IDENTITY_ENTROPY_MAX * 2 },
+        { "env", parse_env, 0, .max = ENV_MAX, .item_max = ENV_ENTRY_LEN_MAX,
+          .total_max = ARGV_ENV_BYTES_MAX },
         { "network", parse_network, 0 },
         {}
 };
@@ -278,7 +284,8 @@ static int network_check(const IdentityChange *c, Fault *reterr) {
         if (slash)
                 *slash++ = '\0';
         if (!slash || inet_pton(AF_INET, address, &a) != 1 || parse_u32(slash, &prefix) < 0 || prefix > 32)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "address: expected an IPv4 address and prefix length.");
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "address: expected an IPv4 address and prefix length.");
         return 0;
 }
 
@@ -365,7 +372,9 @@ int identity_init(Identity *i, bool detached) {
         char *const dns[] = { (char *) GUEST_GATEWAY4, NULL };
         int r;
 
-        *i = (Identity) { .hostname = strdup(HOSTNAME_DEFAULT), .default_user = strdup("root"), .detached = detached };
+        *i = (Identity) { .hostname = strdup(HOSTNAME_DEFAULT),
+                          .default_user = strdup("root"),
+                          .detached = detached };
         if (!i->hostname || !i->default_user)
                 return -ENOMEM;
 
@@ -399,6 +408,6 @@ json_t* identity_to_json(const Identity *i) {
 
         return json_pack("{s:s, s:i, s:o, s:s, s:s, s:I, s:s, s:s}", "version", WRENN_VERSION, "protocol",
                          (int) AGENT_PROTOCOL_VERSION, "features", list, "id", strempty(i->id), "hostname",
-                         strempty(i->hostname), "uptime_usec", (json_int_t) now_usec(CLOCK_BOOTTIME), "boot_id",
-                         strempty(boot_id), "kernel", u.release);
+                         strempty(i->hostname), "uptime_usec", (json_int_t) now_usec(CLOCK_BOOTTIME),
+                         "boot_id", strempty(boot_id), "kernel", u.release);
 }

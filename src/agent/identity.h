@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * Who this guest is. It boots as nobody; the host tells it with PUT /identity, after each restore again: id, template, host name,
- * clock, entropy, resolver, and what every process finds in its environment.
+ * Who this guest is. It boots as nobody; the host tells it with PUT /identity, after each restore again: id,
+ * template, host name, clock, entropy, resolver, and what every process finds in its environment.
  */
 
 #include <jansson.h>
@@ -12,14 +12,15 @@
 #include "basic/macro.h"
 
 #define HOSTNAME_DEFAULT     "capsule"
-#define IDENTITY_ENTROPY_MAX 512U       /* bytes after base64 */
-#define IDENTITY_DNS_MAX     3U         /* MAXNS of resolv.conf(5) */
+#define IDENTITY_ENTROPY_MAX 512U /* bytes after base64 */
+#define IDENTITY_DNS_MAX     3U   /* MAXNS of resolv.conf(5) */
 
 typedef struct Identity {
         char *id, *template, *hostname, *default_user;
-        char **env;             /* of the template, "NAME=value" */
-        char **process_env;     /* defaults of every process: WRENN_…, then env */
-        bool detached;          /* not in a guest of its own (tests): clock, names and files are left alone */
+        char **env;         /* of the template, "NAME=value" */
+        char **process_env; /* defaults of every process: WRENN_…, then env */
+        /* not in a guest of its own (tests): clock, names and files are left alone */
+        bool detached;
 } Identity;
 
 void identity_done(Identity *i);

@@ -13,22 +13,22 @@
 #include "shared/h2.h"
 #include "shared/protocol.h"
 
-#define LINK_READ_BYTES  (32 * KIB)
-#define LINK_READS_MAX   8U             /* reads in one turn, so that processes get their turn */
+#define LINK_READ_BYTES (32 * KIB)
+#define LINK_READS_MAX  8U /* reads in one turn, so that processes get their turn */
 
 /* The client connection preface, RFC 9113 §3.4. */
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #define PREFACE_LEN     (sizeof(preface) - 1)
-#define PREFACE_OVERLAP 10U             /* bytes up to the second 'P' */
+#define PREFACE_OVERLAP 10U /* bytes up to the second 'P' */
 
 struct Link {
         Agent *agent;
         int fd;
         LoopSource *source;
-        H2Session *session;     /* NULL: waiting for one */
-        size_t n_preface;       /* bytes of the preface seen while waiting */
-        bool ready_due;         /* AGENT_READY_BYTE is to be written */
-        const uint8_t *out;     /* weak: of the session, what is yet to be written of its last output */
+        H2Session *session; /* NULL: waiting for one */
+        size_t n_preface;   /* bytes of the preface seen while waiting */
+        bool ready_due;     /* AGENT_READY_BYTE is to be written */
+        const uint8_t *out; /* weak: of the session, what is yet to be written of its last output */
         size_t n_out;
         uint8_t in[LINK_READ_BYTES];
 };
@@ -98,12 +98,14 @@ static int link_begin(Link *l) {
 }
 
 /*
- * Looks for the preface. A peer that is not sure whether we listen sends AGENT_READY_BYTEs: a session breaks on them, and while
- * waiting they are answered. The number of bytes done with; all of them as long as there is no session.
+ * Looks for the preface. A peer that is not sure whether we listen sends AGENT_READY_BYTEs: a session breaks
+ * on them, and while waiting they are answered. The number of bytes done with; all of them as long as there
+ * is no session.
  */
 static size_t link_search(Link *l, const uint8_t *data, size_t n) {
         for (size_t i = 0; i < n; i++) {
-                /* Where the match breaks: of "PRI * HTTP" the last byte may be the first of another, else nothing is left. */
+                /* Where the match breaks: of "PRI * HTTP" the last byte may be the first of another, else
+                 * nothing is left. */
                 while (l->n_preface > 0 && data[i] != (uint8_t) preface[l->n_preface])
                         l->n_preface = l->n_preface == PREFACE_OVERLAP ? 1 : 0;
                 if (data[i] == (uint8_t) preface[l->n_preface])
@@ -153,10 +155,10 @@ static void on_port(uint32_t events, void *userdata) {
                         continue;
                 if (n < 0 && errno == EAGAIN)
                         return;
-                if (n <= 0) {           /* the peer is gone; the port stays and tells when it is back */
+                if (n <= 0) { /* the peer is gone; the port stays and tells when it is back */
                         if (l->session || l->n_preface > 0 || !l->ready_due)
                                 link_wait(l);
-                        if (l->agent->identity.detached)        /* a socket does not come back */
+                        if (l->agent->identity.detached) /* a socket does not come back */
                                 loop_stop(l->agent->loop);
                         return;
                 }
@@ -206,7 +208,7 @@ void link_flush(Link *l) {
                 n = write(l->fd, l->out, l->n_out);
                 if (n < 0 && errno == EINTR)
                         continue;
-                if (n <= 0)             /* full, or nobody there: the port tells when that changes */
+                if (n <= 0) /* full, or nobody there: the port tells when that changes */
                         return;
                 l->out += n;
                 l->n_out -= (size_t) n;

@@ -10,9 +10,9 @@
 struct LoopSource {
         Loop *loop;
         int fd;
-        uint32_t events;        /* 0: not in the epoll set */
+        uint32_t events; /* 0: not in the epoll set */
         bool again;
-        bool dead;              /* freed by its owner; the memory goes at the end of the turn */
+        bool dead; /* freed by its owner; the memory goes at the end of the turn */
         LoopIoHandler handler;
         void *userdata;
         LoopSource *next_dead;
@@ -99,7 +99,7 @@ LoopSource* loop_source_close(LoopSource *s) {
         if (!s)
                 return NULL;
 
-        (void) close_fd(s->fd);         /* epoll forgets an fd with its last copy */
+        (void) close_fd(s->fd); /* epoll forgets an fd with its last copy */
         loop_source_kill(s);
         return NULL;
 }

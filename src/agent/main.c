@@ -37,7 +37,7 @@ static void on_signal(uint32_t events, void *userdata) {
                 if (info.ssi_signo == SIGCHLD)
                         process_table_reap(m->agent.processes);
                 else
-                        m->agent.poweroff = true;       /* what root in the guest says to an init */
+                        m->agent.poweroff = true; /* what root in the guest says to an init */
 }
 
 static int main_init(Main *m, int port_fd, bool detached) {
@@ -106,8 +106,8 @@ static _Noreturn void run_guest(Main *m) {
         r = boot_system(&m->agent.layer_fd);
         if (r >= 0) {
                 port_fd = link_open_port();
-                r = port_fd < 0 ? log_error_errno(port_fd, "Failed to open the control port: %m") :
-                                  serve(m, port_fd, /* detached= */ false);
+                r = port_fd < 0 ? log_error_errno(port_fd, "Failed to open the control port: %m")
+                                : serve(m, port_fd, /* detached= */ false);
         }
         if (r < 0)
                 log_error("The guest cannot go on, powering off.");
@@ -117,7 +117,8 @@ static _Noreturn void run_guest(Main *m) {
                 (void) pause();
 }
 
-/* The agent without a guest: serves the stream on an inherited socket. For tests of everything but the boot. */
+/* The agent without a guest: serves the stream on an inherited socket. For tests of everything but the boot.
+ */
 static int run_detached(Main *m, int argc, char *argv[]) {
         static const struct option options[] = { { "fd", required_argument, NULL, 'f' }, {} };
         int fd = -EBADF, c, r;
@@ -126,7 +127,8 @@ static int run_detached(Main *m, int argc, char *argv[]) {
                 if (c != 'f' || parse_int(optarg, &fd) < 0 || fd <= STDERR_FILENO)
                         return EXIT_FAILURE;
         if (fd < 0 || optind < argc) {
-                (void) fputs("wrenn-agent is PID 1 of a wrenn guest; elsewhere: wrenn-agent --fd=SOCKET\n", stderr);
+                (void) fputs("wrenn-agent is PID 1 of a wrenn guest; elsewhere: wrenn-agent --fd=SOCKET\n",
+                             stderr);
                 return EXIT_FAILURE;
         }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The guest's one interface: loopback up, eth0 with its address and default route. By ioctl: netdevice(7). */
+/* The guest's one interface: loopback up, eth0 with its address and default route. By ioctl: netdevice(7).
+ */
 
 #include "basic/macro.h"
 

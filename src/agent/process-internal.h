@@ -8,10 +8,10 @@
 
 typedef struct ProcessPipe {
         Process *process;
-        int fd;                         /* our end; -EBADF: at its end */
+        int fd; /* our end; -EBADF: at its end */
         FrameType type;
         LoopSource *source;
-        bool paused;                    /* a reader has no room */
+        bool paused; /* a reader has no room */
 } ProcessPipe;
 
 struct Process {
@@ -19,16 +19,17 @@ struct Process {
         Process *previous, *next;
         Spec spec;
         pid_t pid;
-        bool child_ended;               /* status is valid, the pid is reaped */
-        bool finished;                  /* no more output will come */
+        bool child_ended; /* status is valid, the pid is reaped */
+        bool finished;    /* no more output will come */
         bool timed_out;
-        int status;                     /* as of waitpid(2) */
-        uint64_t started_usec;          /* when it was asked for */
-        uint64_t duration_usec;         /* until the child's end */
+        int status;             /* as of waitpid(2) */
+        uint64_t started_usec;  /* when it was asked for */
+        uint64_t duration_usec; /* until the child's end */
         ProcessPipe output[2];
         int stdin_fd;
         LoopSource *stdin_source;
-        uint8_t *stdin_data;            /* owned; accepted, not yet written; bounded by the stream's window */
+        /* owned; accepted, not yet written; bounded by the stream's window */
+        uint8_t *stdin_data;
         size_t n_stdin, stdin_size;
         bool stdin_eof;
         Ring ring;
@@ -45,24 +46,25 @@ typedef struct ProcessSink {
 
 struct ProcessTable {
         Loop *loop;
-        Process *processes;             /* newest last */
+        Process *processes; /* newest last */
         Process *last;
         size_t n_alive, n_ended;
-        ProcessSink *sinks;             /* newest first */
+        ProcessSink *sinks; /* newest first */
         size_t n_sinks;
         UserCache users;
-        int null_fd;                    /* /dev/null, stdin of most */
+        int null_fd; /* /dev/null, stdin of most */
         uint8_t buffer[PROCESS_READ_MAX];
 };
 
 /* process-io.c */
-int process_io_open(Process *p, int ret_child_fds[static 3], Fault *reterr);    /* our ends into p, the child's into ret */
-int process_io_start(Process *p);               /* begins to watch our ends */
-void process_io_close(Process *p, bool sink);   /* sink: output pipes that are open are read on for nobody */
-bool process_io_at_end(const Process *p);       /* both outputs */
-void process_io_pump(Process *p);               /* reads what there is and what the readers have room for */
-void process_sink_free(ProcessSink *s);         /* unlinks it, too */
+/* our ends into p, the child's into ret */
+int process_io_open(Process *p, int ret_child_fds[static 3], Fault *reterr);
+int process_io_start(Process *p);             /* begins to watch our ends */
+void process_io_close(Process *p, bool sink); /* sink: output pipes that are open are read on for nobody */
+bool process_io_at_end(const Process *p);     /* both outputs */
+void process_io_pump(Process *p);             /* reads what there is and what the readers have room for */
+void process_sink_free(ProcessSink *s);       /* unlinks it, too */
 void process_write_tail(Process *p, ProcessReader *reader);
 
 /* process.c */
-void process_output_came(Process *p);           /* data, or the end of a pipe */
+void process_output_came(Process *p); /* data, or the end of a pipe */

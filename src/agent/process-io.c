@@ -8,7 +8,7 @@
 #include "agent/process-internal.h"
 #include "basic/fd.h"
 
-#define PUMP_BYTES_MAX (4 * PROCESS_READ_MAX)   /* of one pipe in one turn, so that others get theirs */
+#define PUMP_BYTES_MAX (4 * PROCESS_READ_MAX) /* of one pipe in one turn, so that others get theirs */
 
 /* Writes all or nothing is the caller's business: it has asked h2_stream_room(). */
 static void reader_write(ProcessReader *reader, const void *data, size_t n) {
@@ -202,7 +202,7 @@ size_t process_stdin(Process *p, const void *data, size_t n) {
                 uint8_t *bigger = realloc(p->stdin_data, size);
 
                 if (!bigger) {
-                        stdin_close(p);         /* better a short input than one with a hole */
+                        stdin_close(p); /* better a short input than one with a hole */
                         return n;
                 }
                 p->stdin_data = bigger;
@@ -259,7 +259,8 @@ int process_io_open(Process *p, int ret_child_fds[static 3], Fault *reterr) {
         if (r >= 0)
                 r = output_open(p, 1, FRAME_STDERR, &ret_child_fds[2]);
         if (r < 0)
-                return fault_set(reterr, FAULT_AGENT, "Cannot make the pipes of the process: %s.", strerror(-r));
+                return fault_set(reterr, FAULT_AGENT, "Cannot make the pipes of the process: %s.",
+                                 strerror(-r));
 
         return 0;
 }

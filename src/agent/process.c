@@ -15,8 +15,8 @@
 #include "basic/limits.h"
 #include "basic/strings.h"
 
-#define TAG_RANDOM_LEN 8U               /* "proc-" + 8 hex */
-#define JSON_FRAME_MAX (2 * KIB)        /* FRAME_STARTED, FRAME_EXIT with their headers */
+#define TAG_RANDOM_LEN 8U        /* "proc-" + 8 hex */
+#define JSON_FRAME_MAX (2 * KIB) /* FRAME_STARTED, FRAME_EXIT with their headers */
 
 int process_table_new(Loop *loop, ProcessTable **ret) {
         ProcessTable *t;
@@ -100,7 +100,9 @@ static bool reader_write_json_consume(ProcessReader *reader, FrameType type, jso
         char text[JSON_FRAME_MAX];
         size_t n;
 
-        n = object ? json_dumpb(object, text + FRAME_HEADER_LEN, sizeof(text) - FRAME_HEADER_LEN, JSON_COMPACT) : 0;
+        n = object ? json_dumpb(object, text + FRAME_HEADER_LEN, sizeof(text) - FRAME_HEADER_LEN,
+                                JSON_COMPACT)
+                   : 0;
         json_decref(object);
         if (n == 0 || n > sizeof(text) - FRAME_HEADER_LEN) {
                 (void) h2_stream_reset(reader->stream, H2_INTERNAL_ERROR);
@@ -119,8 +121,8 @@ static bool reader_write_json_consume(ProcessReader *reader, FrameType type, jso
 static json_t* process_exit_json(const Process *p) {
         bool signaled = WIFSIGNALED(p->status);
 
-        return json_pack("{s:i, s:i, s:s, s:I}", "exit_code", signaled ? -1 : WEXITSTATUS(p->status), "signal",
-                         signaled ? WTERMSIG(p->status) : 0, "reason",
+        return json_pack("{s:i, s:i, s:s, s:I}", "exit_code", signaled ? -1 : WEXITSTATUS(p->status),
+                         "signal", signaled ? WTERMSIG(p->status) : 0, "reason",
                          p->timed_out ? "timeout"
                          : signaled   ? "signaled"
                                       : "exited",
@@ -207,7 +209,8 @@ static void process_ended(Process *p, int status) {
         p->status = status;
         p->duration_usec = now_usec(CLOCK_BOOTTIME) - p->started_usec;
 
-        /* Pumping an output that is at its end already brings no news; and it may finish, i.e. free, the process. */
+        /* Pumping an output that is at its end already brings no news; and it may finish, i.e. free, the
+         * process. */
         if (process_io_at_end(p)) {
                 process_finish(p);
                 return;
@@ -234,7 +237,8 @@ void process_table_reap(ProcessTable *t) {
 }
 
 int process_kill(Process *p, int sig) {
-        /* After the leader is reaped its number names our group only as long as no new process has got it. */
+        /* After the leader is reaped its number names our group only as long as no new process has got it.
+         */
         if (p->finished || (p->child_ended && kill(p->pid, 0) >= 0))
                 return -ESRCH;
 
@@ -335,7 +339,8 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
         int r;
 
         cwd = spec_resolve_cwd(&p->spec, user->home);
-        if (cwd && isempty(p->spec.cwd) && access(cwd, F_OK) < 0)  /* a home that was not asked for need not exist */
+        /* a home that was not asked for need not exist */
+        if (cwd && isempty(p->spec.cwd) && access(cwd, F_OK) < 0)
                 (void) free_and_strdup(&cwd, "/");
 
         r = cwd ? spec_build_env(&p->spec, user, env_defaults, &env) : -ENOMEM;
@@ -351,8 +356,14 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
         r = process_io_open(p, fds, reterr);
         if (r >= 0) {
                 SpawnRequest q = {
-                        .argv = argv, .env = env, .candidates = candidates, .cwd = cwd, .user = user,
-                        .stdin_fd = fds[0], .stdout_fd = fds[1], .stderr_fd = fds[2],
+                        .argv = argv,
+                        .env = env,
+                        .candidates = candidates,
+                        .cwd = cwd,
+                        .user = user,
+                        .stdin_fd = fds[0],
+                        .stdout_fd = fds[1],
+                        .stderr_fd = fds[2],
                 };
 
                 r = spawn_process(&q, reterr);
@@ -374,21 +385,22 @@ void process_begin(ProcessReader *reader) {
         if (p->spec.timeout_usec > 0)
                 loop_timer_start(p->table->loop, &p->timeout_timer, p->spec.timeout_usec, on_timeout, p);
 
-        if (process_io_start(p) < 0) {  /* out of memory: it cannot be watched, hence must not run */
+        if (process_io_start(p) < 0) { /* out of memory: it cannot be watched, hence must not run */
                 (void) process_kill(p, SIGKILL);
                 process_io_close(p, /* sink= */ false);
         }
 }
 
-int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, const char *default_user, ProcessReader *reader,
-                    Fault *reterr) {
+int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, const char *default_user,
+                    ProcessReader *reader, Fault *reterr) {
         uint64_t started_usec = now_usec(CLOCK_BOOTTIME);
         const User *user;
         Process *p;
         int r;
 
         if (t->n_alive >= PROCESSES_MAX)
-                return fault_set(reterr, FAULT_QUOTA_EXCEEDED, "Too many processes: the limit is %u.", PROCESSES_MAX);
+                return fault_set(reterr, FAULT_QUOTA_EXCEEDED, "Too many processes: the limit is %u.",
+                                 PROCESSES_MAX);
 
         r = user_find(&t->users, isempty(spec->user) ? default_user : spec->user, &user, reterr);
         if (r < 0)
@@ -398,7 +410,11 @@ int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, cons
         if (!p)
                 return fault_set_errno(reterr, -ENOMEM, "Cannot start the process");
 
-        *p = (Process) { .table = t, .spec = *spec, .started_usec = started_usec, .stdin_fd = -EBADF, .output = { { .fd = -EBADF }, { .fd = -EBADF } } };
+        *p = (Process) { .table = t,
+                         .spec = *spec,
+                         .started_usec = started_usec,
+                         .stdin_fd = -EBADF,
+                         .output = { { .fd = -EBADF }, { .fd = -EBADF } } };
         *spec = (Spec) {};
         ring_init(&p->ring, PROCESS_RING_BYTES);
 
@@ -438,8 +454,8 @@ Process* process_find(ProcessTable *t, const char *selector, bool ended) {
 }
 
 static json_t* process_to_json(const Process *p) {
-        return json_pack("{s:i, s:s, s:s, s:o, s:b}", "pid", (int) p->pid, "tag", p->spec.tag, "cmd", p->spec.cmd, "args",
-                         json_from_strv(p->spec.args), "pty", 0);
+        return json_pack("{s:i, s:s, s:s, s:o, s:b}", "pid", (int) p->pid, "tag", p->spec.tag, "cmd",
+                         p->spec.cmd, "args", json_from_strv(p->spec.args), "pty", 0);
 }
 
 json_t* process_table_to_json(ProcessTable *t) {

@@ -4,10 +4,11 @@
 /*
  * The processes of the API: what was started over the control stream, alive or lately ended.
  *
- * Output goes from two pipes into the streams of all readers and into a ring for those who come later. The slowest reader sets the
- * pace: without room in its stream the pipes are not read, so the process blocks and no byte is lost. Without a reader output goes
- * into the ring alone. After the direct child has ended the pipes are drained until end of file or PROCESS_GRACE_USEC without data;
- * what then still holds them (a daemon the process left behind) is left alone, its output is read and dropped.
+ * Output goes from two pipes into the streams of all readers and into a ring for those who come later. The
+ * slowest reader sets the pace: without room in its stream the pipes are not read, so the process blocks and
+ * no byte is lost. Without a reader output goes into the ring alone. After the direct child has ended the
+ * pipes are drained until end of file or PROCESS_GRACE_USEC without data; what then still holds them (a
+ * daemon the process left behind) is left alone, its output is read and dropped.
  */
 
 #include <jansson.h>
@@ -19,17 +20,17 @@
 #include "shared/h2.h"
 
 #define PROCESS_GRACE_USEC (1 * USEC_PER_SEC)
-#define PROCESS_SINKS_MAX  64U          /* pipes read on behalf of nobody; beyond it the oldest is closed */
-#define PROCESS_READ_MAX   (64 * KIB)   /* one read of a pipe */
+#define PROCESS_SINKS_MAX  64U        /* pipes read on behalf of nobody; beyond it the oldest is closed */
+#define PROCESS_READ_MAX   (64 * KIB) /* one read of a pipe */
 
 typedef struct Process Process;
 typedef struct ProcessTable ProcessTable;
 
 /* One stream that is given the output; part of a request. */
 typedef struct ProcessReader {
-        H2Stream *stream;               /* weak: the request is freed with it */
-        Process *process;               /* weak: NULL before the start and once all has been written */
-        bool owner;                     /* it started the process */
+        H2Stream *stream; /* weak: the request is freed with it */
+        Process *process; /* weak: NULL before the start and once all has been written */
+        bool owner;       /* it started the process */
         struct ProcessReader *next;
 } ProcessReader;
 
@@ -37,9 +38,10 @@ int process_table_new(Loop *loop, ProcessTable **ret);
 ProcessTable* process_table_free(ProcessTable *t);
 DEFINE_CLEANUP(ProcessTable, process_table_free)
 
-/* Starts spec (its contents are taken) for reader, which is given nothing yet: its stream's head has to go first. */
-int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, const char *default_user, ProcessReader *reader,
-                    Fault *reterr);
+/* Starts spec (its contents are taken) for reader, which is given nothing yet: its stream's head has to go
+ * first. */
+int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, const char *default_user,
+                    ProcessReader *reader, Fault *reterr);
 /* Gives the reader of process_prepare() FRAME_STARTED and the rest as it comes. */
 void process_begin(ProcessReader *reader);
 /* Gives reader FRAME_STARTED, the tail kept, and what follows. */
@@ -49,7 +51,8 @@ void process_detach(ProcessReader *reader);
 /* The stream has room again. */
 void process_reader_writable(ProcessReader *reader);
 
-/* Bytes for the process's stdin. The number of bytes done with now; the rest is given to 'consumed' of the owner's stream later. */
+/* Bytes for the process's stdin. The number of bytes done with now; the rest is given to 'consumed' of the
+ * owner's stream later. */
 size_t process_stdin(Process *p, const void *data, size_t n);
 void process_stdin_eof(Process *p);
 

@@ -17,19 +17,19 @@ typedef struct Request {
         Agent *agent;
         H2Stream *stream;
         const Route *route;
-        bool answered;                  /* with a head; what the peer still sends is dropped */
-        char *body;                     /* of JSON requests; owned */
+        bool answered; /* with a head; what the peer still sends is dropped */
+        char *body;    /* of JSON requests; owned */
         size_t n_body;
-        FrameDecoder decoder;           /* of POST /processes */
-        size_t n_kept;                  /* bytes of the current on_data that stdin did not take */
+        FrameDecoder decoder; /* of POST /processes */
+        size_t n_kept;        /* bytes of the current on_data that stdin did not take */
         ProcessReader reader;
 } Request;
 
 struct Route {
-        const char *method, *path;      /* path ending in '/': prefix of a selector */
-        const char *verb;               /* behind the selector */
-        void (*on_begin)(Request *q);   /* the head has come */
-        void (*on_body)(Request *q);    /* the whole body has come */
+        const char *method, *path;    /* path ending in '/': prefix of a selector */
+        const char *verb;             /* behind the selector */
+        void (*on_begin)(Request *q); /* the head has come */
+        void (*on_body)(Request *q);  /* the whole body has come */
         int (*on_frame)(FrameType type, const void *payload, size_t n, void *userdata);
 };
 
@@ -46,15 +46,16 @@ static void answer_json_consume(Request *q, unsigned status, json_t *object) {
                 return;
 
         q->answered = true;
-        if (!text || h2_stream_room(q->stream) < n || h2_stream_respond(q->stream, status, headers, 1, false) < 0 ||
+        if (!text || h2_stream_room(q->stream) < n ||
+            h2_stream_respond(q->stream, status, headers, 1, false) < 0 ||
             h2_stream_write(q->stream, text, n) != (ssize_t) n || h2_stream_end(q->stream) < 0)
                 (void) h2_stream_reset(q->stream, H2_INTERNAL_ERROR);
 }
 
 static void answer_fault(Request *q, const Fault *fault) {
         answer_json_consume(q, fault_http_status(fault->code),
-                            json_pack("{s:{s:s, s:s}}", "error", "code", fault_wire_name(fault->code), "message",
-                                      fault->message));
+                            json_pack("{s:{s:s, s:s}}", "error", "code", fault_wire_name(fault->code),
+                                      "message", fault->message));
 }
 
 static void answer_error(Request *q, FaultCode code, const char *message) {
@@ -342,7 +343,7 @@ static void on_end(H2Stream *st, void *userdata) {
 static void on_headers(H2Stream *st, bool end, void *userdata) {
         Request *q;
 
-        if (h2_stream_userdata(st))     /* trailers */
+        if (h2_stream_userdata(st)) /* trailers */
                 return;
 
         q = malloc(sizeof(Request));

@@ -9,9 +9,10 @@
 extern const H2Handlers request_handlers;
 
 /*
- * Splits "/processes/<selector>/<verb>?<query>" after the prefix; the selector is percent-decoded. ret_verb: "" when there is none.
- * -EINVAL for an empty selector or bad escapes.
+ * Splits "/processes/<selector>/<verb>?<query>" after the prefix; the selector is percent-decoded. ret_verb:
+ * "" when there is none. -EINVAL for an empty selector or bad escapes.
  */
 int request_parse_selector(const char *path, char **ret_selector, const char **ret_verb);
-/* The number of "signal=" in path's query, by number or name (TERM, SIGTERM); def when it is not there. -EINVAL. */
+/* The number of "signal=" in path's query, by number or name (TERM, SIGTERM); def when it is not there.
+ * -EINVAL. */
 int request_parse_signal(const char *path, int def);

@@ -35,7 +35,8 @@ static void ring_drop_oldest(Ring *ring) {
         size_t n;
 
         ring_read_at(ring, 0, header, sizeof(header));
-        n = FRAME_HEADER_LEN + ((size_t) header[1] << 24 | (size_t) header[2] << 16 | (size_t) header[3] << 8 | header[4]);
+        n = FRAME_HEADER_LEN +
+            ((size_t) header[1] << 24 | (size_t) header[2] << 16 | (size_t) header[3] << 8 | header[4]);
         ring->start = (ring->start + n) % ring->size;
         ring->n -= n;
         if (ring->n == 0)
@@ -61,7 +62,7 @@ static void ring_begin_frame(Ring *ring, FrameType type) {
 int ring_append(Ring *ring, FrameType type, const void *data, size_t n) {
         const uint8_t *p = data;
 
-        if (n > ring->size) {           /* the beginning would be dropped anyway */
+        if (n > ring->size) { /* the beginning would be dropped anyway */
                 p += n - ring->size;
                 n = ring->size;
         }

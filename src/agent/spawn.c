@@ -25,11 +25,11 @@ typedef enum SpawnStage {
 
 typedef struct SpawnContext {
         const SpawnRequest *request;
-        char **script_argv;     /* /bin/sh, a free slot, then argv[1…]: for a text file without "#!" */
-        char *message;          /* buffer for the child's last words */
+        char **script_argv; /* /bin/sh, a free slot, then argv[1…]: for a text file without "#!" */
+        char *message;      /* buffer for the child's last words */
         size_t message_size;
-        SpawnStage stage;       /* where the child failed before exec */
-        int error;              /* 0: it did not */
+        SpawnStage stage; /* where the child failed before exec */
+        int error;        /* 0: it did not */
 } SpawnContext;
 
 /* dup2(2) clears FD_CLOEXEC of the copy; the originals are >= 3 and close themselves at exec. */
@@ -59,7 +59,8 @@ static void child_limits(void) {
 
 /* The system calls themselves: glibc's wrappers would synchronise threads of a process we only borrow. */
 static int child_user(const User *u) {
-        if (syscall(SYS_setgroups, u->n_groups, u->groups) < 0 || syscall(SYS_setresgid, u->gid, u->gid, u->gid) < 0 ||
+        if (syscall(SYS_setgroups, u->n_groups, u->groups) < 0 ||
+            syscall(SYS_setresgid, u->gid, u->gid, u->gid) < 0 ||
             syscall(SYS_setresuid, u->uid, u->uid, u->uid) < 0)
                 return -errno;
 
@@ -168,7 +169,8 @@ static void context_done(SpawnContext *c) {
 static int spawn_fault(const SpawnContext *c, Fault *reterr) {
         switch (c->stage) {
         case SPAWN_STAGE_CWD:
-                return fault_set(reterr, FAULT_INVALID_ARGS, "cwd: cannot enter '%s': %s.", c->request->cwd, strerror(c->error));
+                return fault_set(reterr, FAULT_INVALID_ARGS, "cwd: cannot enter '%s': %s.", c->request->cwd,
+                                 strerror(c->error));
         case SPAWN_STAGE_USER:
                 return fault_set(reterr, FAULT_AGENT, "Cannot become user '%s': %s.", c->request->user->name,
                                  strerror(c->error));

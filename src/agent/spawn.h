@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * Starts one program. The child shares our memory until it has exec'd (CLONE_VM|CLONE_VFORK), so the cost does not grow with the
- * agent; between clone and exec it makes system calls only. It leads its own session and process group.
+ * Starts one program. The child shares our memory until it has exec'd (CLONE_VM|CLONE_VFORK), so the cost
+ * does not grow with the agent; between clone and exec it makes system calls only. It leads its own session
+ * and process group.
  */
 
 #include "agent/users.h"
@@ -13,14 +14,15 @@
 typedef struct SpawnRequest {
         char *const *argv;
         char *const *env;
-        char *const *candidates;        /* paths tried for argv[0], in order */
+        char *const *candidates; /* paths tried for argv[0], in order */
         const char *cwd;
         const User *user;
-        int stdin_fd, stdout_fd, stderr_fd;     /* borrowed, all >= 3 */
+        int stdin_fd, stdout_fd, stderr_fd; /* borrowed, all >= 3 */
 } SpawnRequest;
 
 /*
- * Returns the child's pid. A program that is not there or cannot be executed is no error: the child then says so on its stderr as the
- * shell does and exits with 127 or 126. FAULT_INVALID_ARGS: cwd cannot be entered; FAULT_AGENT: no child could be made.
+ * Returns the child's pid. A program that is not there or cannot be executed is no error: the child then
+ * says so on its stderr as the shell does and exits with 127 or 126. FAULT_INVALID_ARGS: cwd cannot be
+ * entered; FAULT_AGENT: no child could be made.
  */
 int spawn_process(const SpawnRequest *q, Fault *reterr);

@@ -106,7 +106,10 @@ const char* env_get(char *const *env, const char *name) {
 int spec_build_env(const Spec *s, const User *u, char *const *defaults, char ***ret) {
         _cleanup_strv_ char **env = NULL;
         const char *const base[][2] = {
-                { "PATH", DEFAULT_PATH }, { "HOME", u->home }, { "USER", u->name }, { "LOGNAME", u->name },
+                { "PATH", DEFAULT_PATH },
+                { "HOME", u->home },
+                { "USER", u->name },
+                { "LOGNAME", u->name },
         };
         int r;
 
@@ -185,7 +188,8 @@ int spec_build_candidates(const char *file, char *const *env, char ***ret) {
         for (;;) {
                 size_t n = strcspn(path, ":");
 
-                r = n == 0 ? strv_extendf(&list, "./%s", file) : strv_extendf(&list, "%.*s/%s", (int) n, path, file);
+                r = n == 0 ? strv_extendf(&list, "./%s", file)
+                           : strv_extendf(&list, "%.*s/%s", (int) n, path, file);
                 if (r < 0)
                         return r;
                 if (!path[n])

@@ -191,7 +191,8 @@ int user_find(UserCache *c, const char *name, const User **ret, Fault *reterr) {
                         fresh.changed[i] = st.st_ctim;
                         fresh.inode[i] = st.st_ino;
                 }
-                same = same && fresh.inode[i] == c->inode[i] && fresh.changed[i].tv_sec == c->changed[i].tv_sec &&
+                same = same && fresh.inode[i] == c->inode[i] &&
+                       fresh.changed[i].tv_sec == c->changed[i].tv_sec &&
                        fresh.changed[i].tv_nsec == c->changed[i].tv_nsec;
         }
 
@@ -202,7 +203,7 @@ int user_find(UserCache *c, const char *name, const User **ret, Fault *reterr) {
 
                 user_cache_done(c);
                 *c = fresh;
-                c->name = strdup(name);         /* without it the next request looks again */
+                c->name = strdup(name); /* without it the next request looks again */
         }
 
         *ret = &c->user;

@@ -6,7 +6,7 @@
 #include "worker/cpio.h"
 
 #define CPIO_ALIGN 4U
-#define CPIO_BLOCK 512U         /* the end is padded to it */
+#define CPIO_BLOCK 512U /* the end is padded to it */
 
 static int cpio_write(Cpio *c, const void *data, size_t n) {
         if (n > 0 && fwrite(data, 1, n, c->file) != n)
@@ -22,16 +22,19 @@ static int cpio_pad(Cpio *c, size_t alignment) {
         return cpio_write(c, zeros, (alignment - c->n % alignment) % alignment);
 }
 
-static int cpio_add(Cpio *c, const char *path, uint32_t mode, const void *data, size_t n, unsigned major, unsigned minor) {
+static int cpio_add(Cpio *c, const char *path, uint32_t mode, const void *data, size_t n, unsigned major,
+                    unsigned minor) {
         char header[6 + 13 * 8 + 1];
         int r;
 
         if (n > UINT32_MAX)
                 return -E2BIG;
 
-        /* inode, mode, uid, gid, links, time, size, device of the file (2), device it is (2), length of the name, check sum */
-        (void) snprintf(header, sizeof(header), "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", c->inode++, mode, 0U,
-                        0U, 1U, 0U, (uint32_t) n, 0U, 0U, major, minor, (uint32_t) strlen(path) + 1, 0U);
+        /* inode, mode, uid, gid, links, time, size, device of the file (2), device it is (2), length of the
+         * name, check sum */
+        (void) snprintf(header, sizeof(header), "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X",
+                        c->inode++, mode, 0U, 0U, 1U, 0U, (uint32_t) n, 0U, 0U, major, minor,
+                        (uint32_t) strlen(path) + 1, 0U);
 
         r = cpio_write(c, header, sizeof(header) - 1);
         if (r >= 0)

@@ -8,9 +8,9 @@
 #include "basic/macro.h"
 
 typedef struct Cpio {
-        FILE *file;             /* borrowed */
+        FILE *file; /* borrowed */
         uint32_t inode;
-        uint64_t n;             /* bytes written, for the alignment */
+        uint64_t n; /* bytes written, for the alignment */
 } Cpio;
 
 #define CPIO(f) ((Cpio) { .file = (f), .inode = 1 })
@@ -18,6 +18,7 @@ typedef struct Cpio {
 /* path: without a leading '/'. mode: the permissions. 0, -E2BIG above 4 GiB, -EIO. */
 int cpio_add_directory(Cpio *c, const char *path, mode_t mode);
 int cpio_add_file(Cpio *c, const char *path, mode_t mode, const void *data, size_t n);
-int cpio_add_device(Cpio *c, const char *path, mode_t mode, unsigned major, unsigned minor);     /* character device */
+/* character device */
+int cpio_add_device(Cpio *c, const char *path, mode_t mode, unsigned major, unsigned minor);
 /* The end mark, padded so that another archive may follow. */
 int cpio_finish(Cpio *c);

@@ -9,12 +9,12 @@
 #include "basic/fd.h"
 #include "basic/files.h"
 #include "basic/strings.h"
-
 #include "worker/kernel-image.h"
 #include "worker/run.h"
 
 #define KERNEL_IMAGE_MAX (256 * MIB)
-#define SIZE_TRAILER_LEN 4U     /* the unpacked size behind the payload, little-endian, but for gzip which ends with it anyway */
+/* the unpacked size behind the payload, little-endian, but for gzip which ends with it anyway */
+#define SIZE_TRAILER_LEN 4U
 
 /* The setup header, Documentation/arch/x86/boot.rst. */
 enum {
@@ -58,7 +58,7 @@ const char* kernel_payload_tool(const uint8_t *data, size_t n) {
                 uint8_t magic[6];
                 size_t n;
         } formats[] = {
-                { "lz4", { 0x02, 0x21, 0x4c, 0x18 }, 4 },       /* legacy frames */
+                { "lz4", { 0x02, 0x21, 0x4c, 0x18 }, 4 }, /* legacy frames */
                 { "xz", { 0xfd, '7', 'z', 'X', 'Z', 0 }, 6 },
                 { "zstd", { 0x28, 0xb5, 0x2f, 0xfd }, 4 },
                 { "gzip", { 0x1f, 0x8b, 0x08 }, 3 },
@@ -85,7 +85,8 @@ static int check_elf(int fd, uint64_t size, Fault *reterr) {
                 return fault_set_errno(reterr, errno, "Failed to look at the unpacked kernel");
         if (pread(fd, magic, sizeof(magic), 0) != sizeof(magic) || memcmp(magic, "\177ELF", 4) != 0 ||
             (uint64_t) st.st_size != size)
-                return fault_set(reterr, FAULT_INTERNAL, "The unpacked kernel is no ELF file of %" PRIu64 " bytes.", size);
+                return fault_set(reterr, FAULT_INTERNAL,
+                                 "The unpacked kernel is no ELF file of %" PRIu64 " bytes.", size);
 
         return 0;
 }
@@ -106,12 +107,14 @@ int kernel_unpack(const char *vmlinuz, const char *vmlinux, const char *scratch,
                 return fault_set_errno(reterr, r, "Failed to read '%s'", vmlinuz);
         r = kernel_find_payload((const uint8_t *) image, n_image, &offset, &n);
         if (r < 0)
-                return fault_set(reterr, FAULT_INTERNAL, "'%s' is no Linux kernel that can be unpacked.", vmlinuz);
+                return fault_set(reterr, FAULT_INTERNAL, "'%s' is no Linux kernel that can be unpacked.",
+                                 vmlinuz);
 
         data = (const uint8_t *) image + offset;
         tool = kernel_payload_tool(data, n);
         if (!tool)
-                return fault_set(reterr, FAULT_INTERNAL, "The kernel in '%s' is packed in an unknown way.", vmlinuz);
+                return fault_set(reterr, FAULT_INTERNAL, "The kernel in '%s' is packed in an unknown way.",
+                                 vmlinuz);
 
         size = get_u32(data + n - SIZE_TRAILER_LEN);
         r = write_new(payload, data, streq(tool, "gzip") ? n : n - SIZE_TRAILER_LEN);
@@ -121,7 +124,8 @@ int kernel_unpack(const char *vmlinuz, const char *vmlinux, const char *scratch,
         fd = open(vmlinux, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
         if (fd < 0)
                 return fault_set_errno(reterr, errno, "Failed to make '%s'", vmlinux);
-        r = run_tool((char *const[]) { (char *) tool, (char *) "-dc", payload, NULL }, &(RunOptions) { .stdout_fd = fd }, reterr);
+        r = run_tool((char *const[]) { (char *) tool, (char *) "-dc", payload, NULL },
+                     &(RunOptions) { .stdout_fd = fd }, reterr);
         (void) unlink(payload);
         if (r < 0)
                 return r;

@@ -11,22 +11,21 @@
 #include "basic/fd.h"
 #include "basic/files.h"
 #include "basic/strings.h"
-
 #include "worker/kernel-modules.h"
 #include "worker/run.h"
 
-#define MODULE_BYTES_MAX   (32 * MIB)
-#define MODULES_MAX        256U         /* in one initrd */
-#define MODULE_DEPTH_MAX   16U          /* of dependencies */
-#define BUILTIN_BYTES_MAX  (1 * MIB)
+#define MODULE_BYTES_MAX  (32 * MIB)
+#define MODULES_MAX       256U /* in one initrd */
+#define MODULE_DEPTH_MAX  16U  /* of dependencies */
+#define BUILTIN_BYTES_MAX (1 * MIB)
 
 static const char signature_mark[] = "~Module signature appended~\n";
 
 typedef struct Modules {
         const char *directory, *scratch;
-        char **paths;           /* all files of the tree */
-        char *builtin;          /* text of modules.builtin */
-        char **order;           /* names taken, dependencies first */
+        char **paths;  /* all files of the tree */
+        char *builtin; /* text of modules.builtin */
+        char **order;  /* names taken, dependencies first */
         Cpio *cpio;
 } Modules;
 
@@ -55,7 +54,8 @@ static int section_at(const uint8_t *data, size_t n, const Elf64_Ehdr *h, size_t
 }
 
 /* The bytes of the named section. */
-static int find_section(const uint8_t *data, size_t n, const char *name, const uint8_t **ret, size_t *ret_n) {
+static int find_section(const uint8_t *data, size_t n, const char *name, const uint8_t **ret,
+                        size_t *ret_n) {
         Elf64_Shdr names, section;
         Elf64_Ehdr h;
 
@@ -72,7 +72,8 @@ static int find_section(const uint8_t *data, size_t n, const char *name, const u
 
                 if (section_at(data, n, &h, i, &section) < 0)
                         return -EINVAL;
-                if (section.sh_type != SHT_PROGBITS || !range_is_inside(section.sh_name, n_name, names.sh_size) ||
+                if (section.sh_type != SHT_PROGBITS ||
+                    !range_is_inside(section.sh_name, n_name, names.sh_size) ||
                     memcmp(data + names.sh_offset + section.sh_name, name, n_name) != 0)
                         continue;
 
@@ -109,7 +110,8 @@ int module_depends(const uint8_t *data, size_t n, const char **ret) {
 }
 
 size_t module_unsigned_length(const uint8_t *data, size_t n) {
-        const size_t n_mark = sizeof(signature_mark) - 1, n_info = 12;  /* struct module_signature, the last 4 bytes its length */
+        /* struct module_signature, the last 4 bytes its length */
+        const size_t n_mark = sizeof(signature_mark) - 1, n_info = 12;
         const uint8_t *p;
         size_t n_signature;
 
@@ -123,7 +125,8 @@ size_t module_unsigned_length(const uint8_t *data, size_t n) {
 
 /* files */
 
-/* "virtio_blk" for ".../virtio-blk.ko.xz": '-' and '_' are the same in module names. False when it is no module. */
+/* "virtio_blk" for ".../virtio-blk.ko.xz": '-' and '_' are the same in module names. False when it is no
+ * module. */
 static bool module_name(const char *path, char name[static NAME_MAX + 1]) {
         const char *base = strrchr(path, '/'), *end;
         size_t n;
@@ -194,7 +197,9 @@ static int module_read(const Modules *m, const char *path, char **ret, size_t *r
                 if (endswith(path, tools[i][0]))
                         tool = tools[i][1];
 
-        fd = !plain ? -ENOMEM : tool ? open(plain, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : open(path, O_RDONLY | O_CLOEXEC);
+        fd = !plain ? -ENOMEM
+             : tool ? open(plain, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)
+                    : open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0)
                 return fault_set_errno(reterr, plain ? errno : ENOMEM, "Failed to open '%s'", path);
         if (tool) {
@@ -248,7 +253,9 @@ static int modules_take(Modules *m, const char *name, unsigned depth, Fault *ret
                         return r;
         }
 
-        r = file ? cpio_add_file(m->cpio, file, 0644, data, module_unsigned_length((const uint8_t *) data, n)) : -ENOMEM;
+        r = file ? cpio_add_file(m->cpio, file, 0644, data,
+                                 module_unsigned_length((const uint8_t *) data, n))
+                 : -ENOMEM;
         if (r >= 0)
                 r = strv_extend(&m->order, name);
         if (r < 0)
@@ -256,7 +263,8 @@ static int modules_take(Modules *m, const char *name, unsigned depth, Fault *ret
         return 0;
 }
 
-int modules_archive(const char *directory, const char *const *names, const char *scratch, Cpio *cpio, Fault *reterr) {
+int modules_archive(const char *directory, const char *const *names, const char *scratch, Cpio *cpio,
+                    Fault *reterr) {
         _cleanup_(modules_done) Modules m = { .directory = directory, .scratch = scratch, .cpio = cpio };
         _cleanup_free_ char *order = strdup("");
         int r;

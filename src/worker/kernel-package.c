@@ -10,7 +10,6 @@
 #include "basic/files.h"
 #include "basic/log.h"
 #include "basic/strings.h"
-
 #include "worker/kernel-package.h"
 #include "worker/run.h"
 #include "worker/sources.h"
@@ -21,7 +20,7 @@
 /* One view of the archive: where apt keeps its lists and caches. */
 typedef struct Apt {
         const char *scratch;
-        char **options;         /* "-o", "Dir::…=…", … */
+        char **options; /* "-o", "Dir::…=…", … */
 } Apt;
 
 static void apt_done(Apt *a) {
@@ -74,7 +73,7 @@ static int apt_init(Apt *a, const char *scratch, bool host, Fault *reterr) {
         const struct passwd *user = getpwuid(geteuid());
         const struct {
                 const char *name, *value;
-                bool own;               /* value is below the scratch directory */
+                bool own; /* value is below the scratch directory */
                 bool always;
         } options[] = {
                 { "Dir::Cache", "apt/cache", .own = true, .always = true },
@@ -135,8 +134,8 @@ static int apt_run(const Apt *a, const char *const *words, char **ret_output, Fa
         if (r < 0)
                 return fault_set_errno(reterr, r, "Failed to run apt");
 
-        return ret_output ? run_tool_capture(argv, APT_OUTPUT_MAX, ret_output, reterr) :
-                            run_tool(argv, &(RunOptions) { .cwd = a->scratch }, reterr);
+        return ret_output ? run_tool_capture(argv, APT_OUTPUT_MAX, ret_output, reterr)
+                          : run_tool(argv, &(RunOptions) { .cwd = a->scratch }, reterr);
 }
 
 char* kernel_package_parse_depends(const char *text) {
@@ -182,7 +181,8 @@ static int apt_fetch(const Apt *a, const char *package, Fault *reterr) {
                 return r;
         real = kernel_package_parse_depends(text);
         if (!real)
-                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "The package sources of this host have no '%s'.", package);
+                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
+                                 "The package sources of this host have no '%s'.", package);
 
         return apt_run(a, (const char *const[]) { "apt-get", "-q", "download", real, NULL }, NULL, reterr);
 }
@@ -200,7 +200,8 @@ static int fetch(const char *package, const char *scratch, const WorkerProgress 
         if (r >= 0)
                 return 0;
 
-        log_info("The package lists of this host do not do (%s), fetching new ones.", strempty(fault.message));
+        log_info("The package lists of this host do not do (%s), fetching new ones.",
+                 strempty(fault.message));
         worker_progress(progress, 0.2, "Fetching the package lists");
         r = apt_init(&own, scratch, /* host= */ false, reterr);
         if (r < 0)
@@ -212,8 +213,8 @@ static int fetch(const char *package, const char *scratch, const WorkerProgress 
         return apt_fetch(&own, package, reterr);
 }
 
-int kernel_package_fetch(const char *package, const char *scratch, const WorkerProgress *progress, char **ret_root, char **ret_name,
-                         Fault *reterr) {
+int kernel_package_fetch(const char *package, const char *scratch, const WorkerProgress *progress,
+                         char **ret_root, char **ret_name, Fault *reterr) {
         _cleanup_free_ char *deb = NULL, *name = NULL, *root = strjoin(scratch, "/root");
         int r;
 
@@ -227,7 +228,8 @@ int kernel_package_fetch(const char *package, const char *scratch, const WorkerP
                 return fault_set_errno(reterr, r, "apt-get has not downloaded the kernel package");
 
         worker_progress(progress, 0.8, "Unpacking the kernel package");
-        r = run_tool((char *const[]) { (char *) "dpkg-deb", (char *) "--extract", deb, root, NULL }, NULL, reterr);
+        r = run_tool((char *const[]) { (char *) "dpkg-deb", (char *) "--extract", deb, root, NULL }, NULL,
+                     reterr);
         if (r < 0)
                 return r;
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Job "prepare-kernel". <directory>/<version>/ holds vmlinuz, vmlinux, modules.cpio, initrd and kernel.json, "current" is a link to the
- * version in use. An initrd is modules.cpio and behind it an archive with the agent, so that a new agent needs no package.
+ * Job "prepare-kernel". <directory>/<version>/ holds vmlinuz, vmlinux, modules.cpio, initrd and kernel.json,
+ * "current" is a link to the version in use. An initrd is modules.cpio and behind it an archive with the
+ * agent, so that a new agent needs no package.
  */
 
 #include <dirent.h>
@@ -16,7 +17,6 @@
 #include "basic/sha256.h"
 #include "basic/strings.h"
 #include "shared/json-field.h"
-
 #include "worker/cpio.h"
 #include "worker/image.h"
 #include "worker/kernel-image.h"
@@ -24,24 +24,25 @@
 #include "worker/kernel-package.h"
 #include "worker/worker.h"
 
-#define KERNEL_PACKAGE    "linux-image-cloud-amd64"
-#define KERNEL_JSON_MAX   (64 * KIB)
-#define KERNEL_CURRENT    "current"
-#define AGENT_BYTES_MAX   (64 * MIB)
-#define CPIO_BYTES_MAX    (256 * MIB)
-#define VERSION_LEN_MAX   128U
+#define KERNEL_PACKAGE  "linux-image-cloud-amd64"
+#define KERNEL_JSON_MAX (64 * KIB)
+#define KERNEL_CURRENT  "current"
+#define AGENT_BYTES_MAX (64 * MIB)
+#define CPIO_BYTES_MAX  (256 * MIB)
+#define VERSION_LEN_MAX 128U
 
-/* What the agent needs before it has a root file system, and the network; dependencies come by themselves. */
+/* What the agent needs before it has a root file system, and the network; dependencies come by themselves.
+ */
 static const char *const kernel_modules[] = {
-        "virtio_ring", "virtio",     "virtio_mmio", "virtio_blk", "failover", "net_failover",
-        "virtio_net",  "virtio_console", "erofs",   "overlay",    NULL,
+        "virtio_ring", "virtio",         "virtio_mmio", "virtio_blk", "failover", "net_failover",
+        "virtio_net",  "virtio_console", "erofs",       "overlay",    NULL,
 };
 
 typedef struct Kernel {
         char *directory, *agent, *package;
         bool refresh;
-        char *version;                          /* of <directory>/current; NULL: none yet */
-        char *path;                             /* <directory>/<version> */
+        char *version; /* of <directory>/current; NULL: none yet */
+        char *path;    /* <directory>/<version> */
         char agent_sha256[SHA256_HEX_LEN + 1];
         bool changed;
         const WorkerProgress *progress;
@@ -61,13 +62,14 @@ static void filep(FILE **f) {
 }
 
 static int kernel_parse(json_t *request, Kernel *k, Fault *reterr) {
-        static const JsonField fields[] = {
-                { "directory", json_parse_string, offsetof(Kernel, directory), JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
-                { "agent", json_parse_string, offsetof(Kernel, agent), JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
-                { "package", json_parse_string, offsetof(Kernel, package), JSON_FIELD_NON_EMPTY },
-                { "refresh", json_parse_bool, offsetof(Kernel, refresh) },
-                {}
-        };
+        static const JsonField fields[] = { { "directory", json_parse_string, offsetof(Kernel, directory),
+                                              JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
+                                            { "agent", json_parse_string, offsetof(Kernel, agent),
+                                              JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY },
+                                            { "package", json_parse_string, offsetof(Kernel, package),
+                                              JSON_FIELD_NON_EMPTY },
+                                            { "refresh", json_parse_bool, offsetof(Kernel, refresh) },
+                                            {} };
         int r;
 
         r = json_dispatch(request, fields, k, reterr);
@@ -174,13 +176,15 @@ static int write_modules(const char *modules, const char *scratch, const char *d
 
 /* modules.cpio and the agent, into <directory>/<name>. */
 static int write_initrd(const Kernel *k, const char *directory, const char *name, Fault *reterr) {
-        _cleanup_free_ char *modules_path = strjoin(directory, "/modules.cpio"), *modules = NULL, *agent = NULL;
+        _cleanup_free_ char *modules_path = strjoin(directory, "/modules.cpio"), *modules = NULL,
+                            *agent = NULL;
         _cleanup_(filep) FILE *f = NULL;
         size_t n_modules = 0, n_agent = 0;
         Cpio cpio;
         int r;
 
-        r = modules_path ? read_file_at(AT_FDCWD, modules_path, CPIO_BYTES_MAX, &modules, &n_modules) : -ENOMEM;
+        r = modules_path ? read_file_at(AT_FDCWD, modules_path, CPIO_BYTES_MAX, &modules, &n_modules)
+                         : -ENOMEM;
         if (r >= 0)
                 r = read_file_at(AT_FDCWD, k->agent, AGENT_BYTES_MAX, &agent, &n_agent);
         if (r >= 0)
@@ -206,16 +210,20 @@ static int write_initrd(const Kernel *k, const char *directory, const char *name
 }
 
 /* Last of all: a version with it is complete. */
-static int write_json(const Kernel *k, const char *directory, const char *version, const char *package, Fault *reterr) {
+static int write_json(const Kernel *k, const char *directory, const char *version, const char *package,
+                      Fault *reterr) {
         _cleanup_json_ json_t *object = NULL;
         _cleanup_free_ char *text = NULL;
         _cleanup_close_ int fd = -EBADF;
         int r;
 
-        object = json_pack("{s:s, s:s, s:s}", "version", version, "package", package, "agent_sha256", k->agent_sha256);
+        object = json_pack("{s:s, s:s, s:s}", "version", version, "package", package, "agent_sha256",
+                           k->agent_sha256);
         text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
         fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        r = !text ? -ENOMEM : fd < 0 ? -errno : write_file_atomic_at(fd, "kernel.json", text, strlen(text), 0644);
+        r = !text    ? -ENOMEM
+            : fd < 0 ? -errno
+                     : write_file_atomic_at(fd, "kernel.json", text, strlen(text), 0644);
         if (r < 0)
                 return fault_set_errno(reterr, r, "Failed to write kernel.json");
         return 0;
@@ -266,7 +274,8 @@ static int find_version(const char *root, char **ret_version, char **ret_modules
 }
 
 static int link_current(const Kernel *k, Fault *reterr) {
-        _cleanup_free_ char *link = strjoin(k->directory, "/" KERNEL_CURRENT), *temporary = strjoin(k->directory, "/.tmp-current");
+        _cleanup_free_ char *link = strjoin(k->directory, "/" KERNEL_CURRENT),
+                            *temporary = strjoin(k->directory, "/.tmp-current");
         _cleanup_close_ int fd = open(k->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         int r;
 
@@ -282,7 +291,8 @@ static int link_current(const Kernel *k, Fault *reterr) {
         return 0;
 }
 
-/* The complete directory takes its place; one of the same name is set aside first, capsules have its files open or bound. */
+/* The complete directory takes its place; one of the same name is set aside first, capsules have its files
+ * open or bound. */
 static int publish(Kernel *k, const char *ready, const char *version, const char *scratch, Fault *reterr) {
         _cleanup_free_ char *old = strjoin(scratch, "/old");
         int r;
@@ -299,9 +309,10 @@ static int publish(Kernel *k, const char *ready, const char *version, const char
         return link_current(k, reterr);
 }
 
-static int fill(Kernel *k, const char *root, const char *modules, const char *version, const char *package, const Scratch *work,
-                const char *ready, Fault *reterr) {
-        _cleanup_free_ char *vmlinuz = strjoin(root, "/boot/vmlinuz-", version), *vmlinux = strjoin(ready, "/vmlinux");
+static int fill(Kernel *k, const char *root, const char *modules, const char *version, const char *package,
+                const Scratch *work, const char *ready, Fault *reterr) {
+        _cleanup_free_ char *vmlinuz = strjoin(root, "/boot/vmlinuz-", version),
+                            *vmlinux = strjoin(ready, "/vmlinux");
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         int r;
 
@@ -354,7 +365,8 @@ static int prepare_new(Kernel *k, Fault *reterr) {
 /* an agent newer than the initrd */
 
 static int refresh_initrd(Kernel *k, Fault *reterr) {
-        _cleanup_free_ char *file = strjoin(k->path, "/kernel.json"), *text = NULL, *initrd = NULL, *temporary = NULL;
+        _cleanup_free_ char *file = strjoin(k->path, "/kernel.json"), *text = NULL, *initrd = NULL,
+                            *temporary = NULL;
         const char *package = "", *sha256 = "";
         _cleanup_json_ json_t *object = NULL;
         size_t n;
@@ -394,8 +406,9 @@ static int kernel_result(const Kernel *k, json_t **ret, Fault *reterr) {
         _cleanup_free_ char *initrd = strjoin(k->path, "/initrd");
 
         if (vmlinux && vmlinuz && initrd)
-                *ret = json_pack("{s:s, s:s, s:s, s:s, s:b}", "version", k->version, "path", k->path, "kernel",
-                                 access(vmlinux, F_OK) >= 0 ? vmlinux : vmlinuz, "initrd", initrd, "changed", k->changed);
+                *ret = json_pack("{s:s, s:s, s:s, s:s, s:b}", "version", k->version, "path", k->path,
+                                 "kernel", access(vmlinux, F_OK) >= 0 ? vmlinux : vmlinuz, "initrd", initrd,
+                                 "changed", k->changed);
         else
                 *ret = NULL;
         return *ret ? 0 : fault_set_errno(reterr, -ENOMEM, "Failed to tell the result");
