@@ -91,8 +91,9 @@ class Client:
         self.sock.settimeout(timeout)
         if nudge:
             self.sock.sendall(READY * 16)
-        while self.sock.recv(1) != READY:
-            pass
+        while (byte := self.sock.recv(1)) != READY:
+            if not byte:
+                raise EOFError("the peer is gone")
 
     def begin(self):
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
