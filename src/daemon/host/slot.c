@@ -13,6 +13,7 @@
  */
 
 #include <arpa/inet.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <sys/random.h>
 
@@ -302,8 +303,10 @@ static int on_idle(sd_event_source *source, void *userdata) {
                 return 0;
         }
 
-        if (p->n_ready == p->n_wanted)
+        if (p->n_ready == p->n_wanted) {
+                (void) malloc_trim(0); /* libnftables leaves more than 1 MiB of free heap behind */
                 return sd_event_source_set_enabled(source, SD_EVENT_OFF);
+        }
 
         r = pool_make(p, &s, &fault);
         if (r >= 0) {
