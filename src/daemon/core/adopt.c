@@ -322,6 +322,7 @@ static void adopt_slot(Capsule *c) {
 }
 
 static void adopt(Item *i, Description *d) {
+        bool ready = !streq(d->state, "starting");
         Capsule *c = i->capsule;
         int r;
 
@@ -334,7 +335,12 @@ static void adopt(Item *i, Description *d) {
         adopt_slot(c);
         free(c->agent_version);
         c->agent_version = TAKE_PTR(d->version);
-        c->manager->n_running++;
+        if (c->state == CAPSULE_RUNNING)
+                c->manager->n_running++;
+        else if (capsule_start_resume(c, ready) < 0) {
+                stop(i, END_LOST, true, "Out of memory.");
+                return;
+        }
         log_capsule(c->id, LOG_INFO, 0, "Found running, adopted.");
         i->adoption->n_adopted++;
         item_done(i);
@@ -394,7 +400,7 @@ static void join_capsule(Adoption *a, Capsule *c, const UnitInfo *unit) {
         c->scope_exists = unit;
         if (!unit_runs(unit))
                 stop_without_scope(i);
-        else if (c->state == CAPSULE_RUNNING && streq(c->boot_id, c->manager->boot_id))
+        else if ((c->state == CAPSULE_RUNNING || c->state == CAPSULE_STARTING) && streq(c->boot_id, c->manager->boot_id))
                 ask(i);
         else if (c->state == CAPSULE_STOPPING)
                 stop(i, c->reason != END_NONE ? c->reason : END_USER, false, NULL);

@@ -456,6 +456,7 @@ static void on_vmm_started(JsonCall *call, int r, json_t *result, int *fds, size
 static int step_vmm(CapsuleStart *s) {
         Capsule *c = s->capsule;
         _cleanup_close_ int tap_fd = slot_take_tap_fd(c->slot);
+        _cleanup_(fault_done) Fault save_fault = FAULT_NULL;
         _cleanup_json_ json_t *body = NULL;
         VmmChoice choice;
         int r;
@@ -469,6 +470,7 @@ static int step_vmm(CapsuleStart *s) {
                 return fault_set_errno(&s->fault, ENOMEM, "Failed to describe the virtual machine");
 
         capsule_set_state(c, CAPSULE_STARTING);
+        (void) capsule_save(c, /* durable= */ false, &save_fault);
         r = monitor_link_call(c->link, CONTROL_VERB_START, body, &tap_fd, tap_fd >= 0 ? 1 : 0, VMM_START_TIMEOUT_USEC,
                               on_vmm_started, s, &s->vmm_call);
         c->spec.env = strv_free(c->spec.env);
@@ -611,7 +613,7 @@ static int on_begin(sd_event_source *source, void *userdata) {
         return 0;
 }
 
-int capsule_start_begin(Capsule *c, Fault *reterr) {
+static int start_new(Capsule *c, StartStep step, Fault *reterr) {
         CapsuleStart *s;
         int r;
 
@@ -621,7 +623,7 @@ int capsule_start_begin(Capsule *c, Fault *reterr) {
         if (!s)
                 return fault_set_errno(reterr, ENOMEM, "Failed to start the capsule");
 
-        *s = (CapsuleStart) { .capsule = c, .begin_usec = now_usec(CLOCK_MONOTONIC), .go_fd = -EBADF };
+        *s = (CapsuleStart) { .capsule = c, .step = step, .begin_usec = now_usec(CLOCK_MONOTONIC), .go_fd = -EBADF };
         for (size_t i = 0; i < _LAUNCH_FD_MAX; i++)
                 s->fds[i] = -EBADF;
 
@@ -633,4 +635,17 @@ int capsule_start_begin(Capsule *c, Fault *reterr) {
 
         c->start = s;
         return 0;
+}
+
+int capsule_start_begin(Capsule *c, Fault *reterr) {
+        return start_new(c, START_IMAGE, reterr);
+}
+
+int capsule_start_resume(Capsule *c, bool ready) {
+        int r;
+
+        r = start_new(c, START_READY, /* reterr= */ NULL);
+        if (r >= 0)
+                c->start->ready = ready;
+        return r;
 }

@@ -198,6 +198,8 @@ int capsule_connect(Capsule *c);
 
 /* The start flow. begin: c has its record. cancel: undone, nothing of it runs afterwards; create waiters fail with the fault. */
 int capsule_start_begin(Capsule *c, Fault *reterr);
+/* Goes on with a start whose VMM was running when wrennd was restarted. ready: the agent answered meanwhile. */
+int capsule_start_resume(Capsule *c, bool ready);
 void capsule_start_cancel(Capsule *c);
 void capsule_start_on_ready(Capsule *c, uint64_t boot_usec);
 void capsule_start_on_process_end(Capsule *c);
