@@ -247,15 +247,23 @@ int log_full(int level, int error, const char *const *fields, const char *file, 
 
 int log_capsule_full(const char *id, int level, int error, const char *file, int line, const char *func,
                      const char *format, ...) {
-        char field[LOG_FIELD_MAX];
+        char field[LOG_FIELD_MAX], message[LOG_LINE_MAX];
         const char *fields[] = { field, NULL };
         va_list ap;
-        int r;
+        int n;
 
-        (void) snprintf(field, sizeof(field), "WRENN_CAPSULE_ID=%s", strempty(id));
+        if (level > log_state.level)
+                return -abs(error);
 
+        errno = abs(error); /* for %m */
         va_start(ap, format);
-        r = log_fullv(level, error, id ? fields : NULL, file, line, func, format, ap);
+        n = vsnprintf(message, sizeof(message), format, ap);
         va_end(ap);
-        return r;
+        if (n < 0)
+                message[0] = 0;
+
+        if (!id)
+                return log_full(level, error, NULL, file, line, func, "%s", message);
+        (void) snprintf(field, sizeof(field), "WRENN_CAPSULE_ID=%s", id);
+        return log_full(level, error, fields, file, line, func, "%s: %s", id, message);
 }

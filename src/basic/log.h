@@ -45,7 +45,7 @@ int log_full(int level, int error, const char *const *fields, const char *file, 
 #define log_warning_errno(e, ...) log_internal_(LOG_WARNING, (e), NULL, __VA_ARGS__)
 #define log_error_errno(e, ...)   log_internal_(LOG_ERR, (e), NULL, __VA_ARGS__)
 
-/* With WRENN_CAPSULE_ID= (and more fields, "NAME=value", …) on the line. id: NULL is allowed. */
+/* With WRENN_CAPSULE_ID= as a field, and the id before the text. id: NULL is allowed. */
 #define log_capsule(id, level, error, ...) \
         log_capsule_full((id), (level), (error), __FILE__, __LINE__, __func__, __VA_ARGS__)
 int log_capsule_full(const char *id, int level, int error, const char *file, int line, const char *func,

@@ -83,7 +83,7 @@ TEST(prefix) {
         CATCH(log_warning("Hello."));
         ASSERT_STREQ(line, "<4>Hello.\n");
         CATCH((void) log_capsule("cl-x", LOG_NOTICE, 0, "Hello."));
-        ASSERT_STREQ(line, "<5>Hello.\n");
+        ASSERT_STREQ(line, "<5>cl-x: Hello.\n");
         CATCH((void) log_capsule(NULL, LOG_NOTICE, 0, "Hello."));
         ASSERT_STREQ(line, "<5>Hello.\n");
         (void) unsetenv("INVOCATION_ID");
@@ -172,7 +172,7 @@ static int play_journal(int out) {
 }
 
 TEST(journal) {
-        static const char message[] = "MESSAGE\n\x24\0\0\0\0\0\0\0two\nlines: No such file or directory\n";
+        static const char message[] = "MESSAGE\n\x2a\0\0\0\0\0\0\0cl-x: two\nlines: No such file or directory\n";
         int fds[2], status;
         ssize_t n;
         pid_t pid;

@@ -111,14 +111,32 @@ static int find_template(Manager *m, CapsuleSpec *s, Template **ret, Fault *rete
         return 0;
 }
 
-static int prepare(Manager *m, CapsuleSpec *spec, Capsule **ret, Fault *reterr) {
-        _cleanup_(capsule_unrefp) Capsule *c = NULL;
-        Accelerator accelerator;
-        Template *t;
+/* What every start needs, looked at before anything is made: a client that does not wait hears of it, too. */
+static int check_host(Manager *m, Accelerator *ret, Fault *reterr) {
+        _cleanup_free_ char *kernel = NULL, *initrd = NULL;
+        VmmChoice choice;
         int r;
 
         if (m->stopping)
                 return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "wrennd is shutting down.");
+        if (!m->systemd || !m->slots)
+                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "The network of the host is not set up; see the log of wrennd.");
+
+        r = vmm_choose(m->vmm, &choice, reterr);
+        if (r >= 0)
+                r = vmm_find_kernel(m->vmm, &kernel, &initrd, reterr);
+        if (r < 0)
+                return r;
+
+        *ret = choice.accelerator;
+        return 0;
+}
+
+static int prepare(Manager *m, CapsuleSpec *spec, Capsule **ret, Fault *reterr) {
+        _cleanup_(capsule_unrefp) Capsule *c = NULL;
+        Accelerator accelerator = _ACCELERATOR_INVALID;
+        Template *t = NULL;
+        int r;
 
         r = find_template(m, spec, &t, reterr);
         if (r >= 0)
@@ -126,7 +144,7 @@ static int prepare(Manager *m, CapsuleSpec *spec, Capsule **ret, Fault *reterr) 
         if (r >= 0)
                 r = check_spec(spec, reterr);
         if (r >= 0)
-                r = vmm_choose_accelerator(m->vmm, &accelerator, reterr);
+                r = check_host(m, &accelerator, reterr);
         if (r >= 0)
                 r = capsule_new(m, NULL, spec, &c);
         if (r < 0)

@@ -245,8 +245,8 @@ static void on_ready(Manager *m) {
 
         m->job_queue->ready = true;
         manager_sweep_templates(m);
-        if (record && !manager_kernel_is_current(m) && job_prepare_kernel(m, NULL, &fault) < 0)
-                log_warning("Failed to renew the agent in the guest's initrd: %s", fault.message);
+        if ((record || hashmap_size(m->templates) > 0) && !manager_kernel_is_current(m) && job_prepare_kernel(m, NULL, &fault) < 0)
+                log_warning("Failed to prepare the guest's kernel with the agent of this version: %s", fault.message);
         job_queue_pump(m);
 }
 
