@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The Capsule interface: objects below BUS_PATH "/capsule". Ended ones stay readable; only living ones are listed. */
+/* The Capsule interface: objects below BUS_PATH "/capsule". Ended ones stay until their record is forgotten. */
 
 #include <string.h>
 
@@ -249,8 +249,6 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
         HASHMAP_FOREACH(c, s->manager->capsules) {
                 char *path;
 
-                if (CAPSULE_ENDED_BITS & STATE_BIT(c->state))
-                        continue;
                 r = bus_object_path(bus_noun_capsule.kind, c->id, &path);
                 if (r >= 0)
                         r = strv_consume(&paths, path);

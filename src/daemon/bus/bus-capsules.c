@@ -298,7 +298,7 @@ void bus_capsule_new(Capsule *c, void *userdata) {
         warn_unless(r, c);
 }
 
-/* The object stays readable, but leaves the object manager's list, as it leaves ListCapsules. */
+/* The object stays until the record is forgotten: clients can ask how it ended. */
 void bus_capsule_removed(Capsule *c, const char *reason, void *userdata) {
         _cleanup_free_ char *path = NULL;
         BusServer *s = userdata;
@@ -307,10 +307,17 @@ void bus_capsule_removed(Capsule *c, const char *reason, void *userdata) {
         r = bus_object_path(bus_noun_capsule.kind, c->id, &path);
         if (r >= 0)
                 r = sd_bus_emit_signal(s->bus, BUS_PATH, BUS_NAME ".Manager", "CapsuleRemoved", "sos", c->id, path, reason);
-        if (r >= 0)
-                r = sd_bus_emit_object_removed(s->bus, path);
         warn_unless(r, c);
 }
 
+/* Still in the table: sd-bus looks the object up to list its interfaces. */
 void bus_capsule_freed(Capsule *c, void *userdata) {
+        _cleanup_free_ char *path = NULL;
+        BusServer *s = userdata;
+        int r;
+
+        r = bus_object_path(bus_noun_capsule.kind, c->id, &path);
+        if (r >= 0)
+                r = sd_bus_emit_object_removed(s->bus, path);
+        warn_unless(r, c);
 }

@@ -134,10 +134,11 @@ int capsule_register(Capsule *c) {
 void capsule_forget(Capsule *c) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
 
-        if (!hashmap_remove(c->manager->capsules, c->id))
+        if (!hashmap_get(c->manager->capsules, c->id))
                 return;
 
         manager_event(c->manager, capsule_freed, c);
+        (void) hashmap_remove(c->manager->capsules, c->id);
         if (store_delete_capsule(c->manager->store, c->id, /* durable= */ false, &fault) < 0)
                 log_capsule(c->id, LOG_WARNING, 0, "Failed to forget a record, ignoring: %s", fault.message);
         (void) capsule_unref(c);
