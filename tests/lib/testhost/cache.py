@@ -3,30 +3,18 @@
 Kernels and built templates kept between hosts, so that a second `up` needs no mmdebstrap.
 
 A saved copy of /var/lib/wrenn (without capsules) is made under a temporary name while wrennd is stopped, and
-renamed into place whole. `up` copies it; the host never sees the original. The copy carries the digest of the
-agent it was made with: the initrds hold the agent, so the kernels of another agent are left out.
+renamed into place whole. `up` copies it; the host never sees the original. That the initrd in it may hold
+another build's agent is wrennd's business: it prepares the kernel anew when it starts.
 """
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
 
-AGENT = "install/usr/lib/wrenn/wrenn-agent"
-
-
 def directory(build):
     return os.environ.get("WRENN_TEST_CACHE") or os.path.join(build, "host-cache")
-
-
-def _digest(path):
-    try:
-        with open(path, "rb") as f:
-            return hashlib.file_digest(f, "sha256").hexdigest()
-    except OSError:
-        return "none"
 
 
 @contextlib.contextmanager
@@ -47,17 +35,10 @@ def usable(where, state_directory):
     seed = os.path.join(state_directory, "seed")
     with _locked(where, fcntl.LOCK_SH):
         subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", saved, seed], check=True)
-        try:
-            with open(os.path.join(where, "agent"), encoding="utf-8") as f:
-                agent = f.read().strip()
-        except OSError:
-            agent = ""
-    if agent != _digest(os.path.join(state_directory, AGENT)):
-        shutil.rmtree(os.path.join(seed, "kernels"), ignore_errors=True)
     return seed
 
 
-def save(where, in_host, state_directory):
+def save(where, in_host):
     """Saves /var/lib/wrenn of the running host; wrennd is stopped meanwhile."""
     os.makedirs(where, exist_ok=True)
     fresh = os.path.join(where, "lib.new")
@@ -74,8 +55,6 @@ def save(where, in_host, state_directory):
                 raise OSError("the state of the host could not be copied")
         finally:
             in_host(["systemctl", "start", "wrennd.service"])
-        with open(os.path.join(where, "agent"), "w", encoding="utf-8") as f:
-            f.write(_digest(os.path.join(state_directory, AGENT)) + "\n")
         old = os.path.join(where, "lib.old")
         shutil.rmtree(old, ignore_errors=True)
         if os.path.isdir(os.path.join(where, "lib")):
