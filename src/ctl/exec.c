@@ -37,7 +37,7 @@ typedef struct Exec {
         Pipe input, output, error;
         uint32_t pid;
         char *tag;
-        bool exited, interrupted;
+        bool exited, interrupted, ended;
         int code;
         char reason[16];
 } Exec;
@@ -55,7 +55,7 @@ static void pipe_done(Pipe *p) {
 
 static void exec_check_end(Exec *x) {
         if (x->interrupted || (x->exited && x->output.ended && x->error.ended))
-                (void) sd_event_exit(x->event, 0);
+                x->ended = true;
 }
 
 /* Reads are event-driven, writes block: a slow reader of ours slows the process in the capsule, which is right. */
@@ -138,19 +138,26 @@ static int on_interrupt(sd_event_source *s, const struct signalfd_siginfo *si, v
 
         x->interrupted = true;
         x->code = 128 + (int) si->ssi_signo;
-        return sd_event_exit(x->event, 0);
+        exec_check_end(x);
+        return 0;
 }
 
-static int exec_watch(Exec *x, const char *path, const char *id) {
-        _cleanup_free_ char *removed = NULL;
+/* From here on Ctrl-C is an event: a capsule that was asked for is also destroyed. */
+static void block_signals(void) {
         sigset_t mask;
-        int r;
 
         (void) sigemptyset(&mask);
         (void) sigaddset(&mask, SIGINT);
         (void) sigaddset(&mask, SIGTERM);
         (void) sigaddset(&mask, SIGHUP);
         (void) sigprocmask(SIG_BLOCK, &mask, NULL);
+}
+
+static int exec_watch(Exec *x, const char *path, const char *id) {
+        _cleanup_free_ char *removed = NULL;
+        int r;
+
+        block_signals();
         (void) signal(SIGPIPE, SIG_IGN);
 
         r = sd_event_default(&x->event);
@@ -273,7 +280,9 @@ static int capsule_exec(Ctl *ctl, const char *id, const char *path, char *const 
         else
                 r = exec_start(&x, path, command);
         if (r == 0) {
-                r = sd_event_loop(x.event);
+                /* sd_event_exit() would close the bus as well, and run still has a capsule to destroy. */
+                while (r >= 0 && !x.ended)
+                        r = sd_event_run(x.event, UINT64_MAX);
                 r = r < 0 ? log_error_errno(r, "Event loop failed: %m") : exec_status(&x);
         }
         if (x.tag) {
@@ -301,6 +310,7 @@ int verb_run(Ctl *ctl, char **arguments) {
         _cleanup_free_ char *path = NULL, *id = NULL;
         int r, status;
 
+        block_signals();
         ctl->options.no_wait = false;
         status = capsule_create(ctl, arguments[0], &id, &path);
         if (status != 0)

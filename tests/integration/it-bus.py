@@ -128,7 +128,7 @@ WRONG_CALLS = (
 @test
 def wrong_calls_get_an_error_of_ours():
     for method, arguments in WRONG_CALLS:
-        r = run("busctl", "--json=short", "call", BUS_NAME, BUS_PATH, f"{BUS_NAME}.Manager", method, *map(str, arguments), ok=False)
+        r = run("busctl", "--json=short", "call", "--", BUS_NAME, BUS_PATH, f"{BUS_NAME}.Manager", method, *map(str, arguments), ok=False)
         check(r.returncode != 0, f"{method}{arguments} succeeded: {r.stdout}")
         check(len(r.stderr.strip()) > len("Call failed: "), f"{method}: no text, {r.stderr}")
     for method, text, error in (("GetCapsule", "cl-" + "0" * 25, "NotFound"), ("GetTemplate", "nosuch", "NotFound"),
@@ -144,7 +144,7 @@ def a_stranger_may_look_but_not_touch():
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     looks = (("Manager", BUS_PATH, ("ListCapsules", "a{ss}t", "0", "0")), ("Manager", BUS_PATH, ("ListTemplates", "s", "")))
     for noun, where, call in looks:
-        run(*nobody, "busctl", "call", BUS_NAME, where, f"{BUS_NAME}.{noun}", *call)
+        run(*nobody, "busctl", "call", "--", BUS_NAME, where, f"{BUS_NAME}.{noun}", *call)
     touches = (("Manager", BUS_PATH, ("CreateCapsule", "sa{sv}", "minimal", "0")),
                ("Manager", BUS_PATH, ("DestroyCapsule", "sa{sv}", capsule, "0")),
                ("Manager", BUS_PATH, ("PingCapsule", "sa{sv}", capsule, "0")),
@@ -158,7 +158,7 @@ def a_stranger_may_look_but_not_touch():
                ("Capsule", path, ("Exec", "asa{ss}a{sv}", "1", "true", "0", "0")),
                ("Capsule", path, ("Destroy", "a{sv}", "0")))
     for noun, where, call in touches:
-        r = run(*nobody, "busctl", "call", BUS_NAME, where, f"{BUS_NAME}.{noun}", *call, ok=False)
+        r = run(*nobody, "busctl", "call", "--", BUS_NAME, where, f"{BUS_NAME}.{noun}", *call, ok=False)
         check(r.returncode != 0, f"{call[0]} was allowed to nobody")
     equal(bus_property(path, "Capsule", "State"), "running")
     equal(Rest(rest().key).exec(capsule, "echo here")["stdout"], "here\n")

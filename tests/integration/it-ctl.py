@@ -58,7 +58,7 @@ def exit_codes():
         (("status", UNKNOWN_ID), 4), (("destroy", UNKNOWN_ID), 4), (("revoke-key", "key-nosuch"), 4),
         (("remove-template", "nosuch"), 4),
         (("nosuch-verb",), 2), (("--nosuch-option",), 2), (("destroy",), 2), (("create", "a", "b"), 2),
-        (("--json=nosuch", "list"), 2), (("run", "nosuch", "--", "true"), 125),
+        (("--json=nosuch", "list"), 2), (("run", "nosuch", "--", "true"), 4), (("exec", UNKNOWN_ID, "--", "true"), 4),
         (("--help",), 0), (("--version",), 0), (("version",), 0),
     )
     for arguments, code in cases:

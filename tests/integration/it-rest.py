@@ -210,7 +210,7 @@ def a_client_that_leaves_during_exec_kills_the_command():
 def text_survives_base64():
     api = rest()
     capsule = api.create(memory_mb=256)["id"]
-    raw = bytes(range(256)) * 100
+    raw = bytes(range(256)) * 8
     done = api.exec(capsule, "printf %s \"$D\" | base64 -d", envs={"D": base64.b64encode(raw).decode()})
     equal(done["stdout"], raw)
 

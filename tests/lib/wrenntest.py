@@ -84,10 +84,18 @@ def _run_one(f, leaks):
         return False, traceback.format_exc().splitlines()
 
 
+def _warm_up():
+    """Both daemons run before the first picture is taken; the second one is started by its first request."""
+    with contextlib.suppress(OSError):
+        Rest().request("GET", "/health", timeout=10)
+    run("busctl", "get-property", BUS_NAME, BUS_PATH, f"{BUS_NAME}.Manager", "Version", ok=False)
+
+
 def main():
     """Runs the registered tests (those whose name contains the first argument, if there is one) and exits."""
     chosen = [(f, leaks) for f, leaks in _tests if len(sys.argv) < 2 or sys.argv[1] in f.__name__]
     print(f"1..{len(chosen)}", flush=True)
+    _warm_up()
     failed = 0
     for number, (f, leaks) in enumerate(chosen, 1):
         began = time.monotonic()
@@ -145,7 +153,7 @@ def ctl(*argv, **kwargs):
 
 def busctl(path, interface, method, signature="", *arguments, timeout=CREATE_TIMEOUT_SEC, ok=True):
     """Calls a method of wrennd. Returns the decoded data of the answer (ok) or the CompletedProcess."""
-    r = run("busctl", "--json=short", f"--timeout={timeout}", "call", BUS_NAME, path, f"{BUS_NAME}.{interface}", method,
+    r = run("busctl", "--json=short", f"--timeout={timeout}", "call", "--", BUS_NAME, path, f"{BUS_NAME}.{interface}", method,
             *([signature, *map(str, arguments)] if signature else []), ok=ok, timeout=timeout + 5)
     if not ok:
         return r
