@@ -2,7 +2,6 @@
 
 #include "basic/limits.h"
 #include "basic/strings.h"
-#include "shared/h2-ring.h"
 #include "shared/h2.h"
 #include "tests/unit/test.h"
 
@@ -114,29 +113,6 @@ static void pair(Side *client, Side *server, const H2Limits *limits) {
 
 static void side_done(Side *side) {
         side->session = h2_session_free(side->session);
-}
-
-TEST(ring) {
-        H2Ring q = {};
-        uint8_t in[5000], out[5000];
-        uint8_t next_in = 0, next_out = 0;
-
-        /* sizes that wrap, grow and run empty */
-        for (unsigned i = 0; i < 2000; i++) {
-                size_t n = i * 37 % sizeof(in), k;
-
-                for (size_t j = 0; j < n; j++)
-                        in[j] = next_in++;
-                ASSERT_OK(h2_ring_put(&q, in, n));
-
-                k = MIN(q.n, (size_t) i * 41 % sizeof(out));
-                h2_ring_get(&q, out, k);
-                for (size_t j = 0; j < k; j++)
-                        ASSERT_EQ(out[j], next_out++);
-        }
-
-        h2_ring_done(&q);
-        ASSERT_EQ(q.n, 0);
 }
 
 TEST(echo) {
