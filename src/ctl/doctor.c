@@ -220,6 +220,22 @@ static Finding check_disk(Doctor *d) {
         return say(d, FINDING_OK, "%s free in " STATEDIR, format_size(buffer, bytes));
 }
 
+/* Everything but looking asks polkit, and the bus lets nobody through without our policy. */
+static Finding check_permissions(Doctor *d) {
+        static const char bus_policy[] = "/usr/share/dbus-1/system.d/" BUS_NAME ".conf",
+                          actions[] = "/usr/share/polkit-1/actions/dev.wrenn.capsules1.policy",
+                          polkit[] = "/usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service";
+
+        if (access(bus_policy, R_OK) < 0)
+                return say(d, FINDING_PROBLEM, "%s is not there: the bus refuses every call. Remedy: install wrennd again", bus_policy);
+        if (access(polkit, R_OK) < 0)
+                return say(d, FINDING_NOTE, "polkit is not installed: only root may change anything. Remedy: apt install polkitd");
+        if (access(actions, R_OK) < 0)
+                return say(d, FINDING_NOTE,
+                           "%s is not there: only root may change anything. Remedy: install wrennd again", actions);
+        return say(d, FINDING_OK, "bus policy and polkit actions are installed");
+}
+
 static Finding check_rest(Doctor *d) {
         if (access(RUNDIR "/api.sock", F_OK) >= 0)
                 return say(d, FINDING_OK, RUNDIR "/api.sock is there");
@@ -230,6 +246,7 @@ static Finding check_rest(Doctor *d) {
 int verb_doctor(Ctl *ctl, char **arguments) {
         static const Check checks[] = {
                 { "service", check_service },
+                { "permissions", check_permissions },
                 { "kvm", check_kvm },
                 { "vmm", check_vmm },
                 { "tools", check_tools },

@@ -234,7 +234,9 @@ static int exec_status(const Exec *x) {
                 return EXIT_COMMAND_TIMEOUT;
         if (x->interrupted && !x->exited)
                 return x->code ?: 128 + SIGPIPE;
-        return x->code < 0 ? 128 + SIGKILL : x->code;
+        if (streq(x->reason, "lost"))
+                return EXIT_DAEMON;
+        return x->code < 0 ? 128 - x->code : x->code;
 }
 
 static int exec_start(Exec *x, const char *path, char *const *command) {

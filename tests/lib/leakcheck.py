@@ -103,8 +103,9 @@ def _mounts():
 
 
 def _cgroups():
+    """Of capsules and jobs; the slices above them are units that stay, the services' cgroups as well."""
     return [_blank(path.replace("\\x2d", "-")) for path, _, _ in os.walk("/sys/fs/cgroup")
-            if "wrenn" in os.path.basename(path) and not path.endswith(".service")]
+            if "wrenn" in os.path.basename(path) and not path.endswith((".service", ".slice", ".socket"))]
 
 
 def _files():

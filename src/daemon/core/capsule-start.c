@@ -544,8 +544,9 @@ static void start_succeed(CapsuleStart *s) {
 
         capsule_start_cancel(c);
         c->started_usec = c->active_usec = now_usec(CLOCK_REALTIME);
-        capsule_set_state(c, CAPSULE_RUNNING);
+        /* The state last: who waits for it may rely on the rest. */
         capsule_tell_one(c, "StartedTimestamp", "LastActiveTimestamp", "AgentVersion", "Leader", "VMMPID", "HostAddress");
+        capsule_set_state(c, CAPSULE_RUNNING);
         (void) capsule_save(c, /* durable= */ false, &fault);
         log_capsule(c->id, LOG_INFO, 0, "Running after %llu ms.", (unsigned long long) (took / USEC_PER_MSEC));
         capsule_finish_create(c, 0, NULL);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <signal.h>
+
 #include "basic/fd.h"
 #include "basic/files.h"
 #include "basic/limits.h"
@@ -82,6 +84,8 @@ static void on_process_exited(Capsule *c, json_t *message) {
                 return;
         }
 
+        if (e.code < 0 && e.signal > 0 && e.signal < NSIG)
+                e.code = -e.signal;
         manager_event(c->manager, process_exited, c, (uint32_t) e.pid, strempty(e.tag), (int) e.code,
                       isempty(e.reason) ? (e.signal > 0 ? "signal" : "exit") : e.reason);
 }
