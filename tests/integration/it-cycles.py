@@ -15,7 +15,7 @@ AT_ONCE = 2
 
 def cycle(_):
     api = rest()
-    capsule = api.expect(201, "POST", "/v1/capsules", {"memory_mb": 128}).json["id"]
+    capsule = api.create(memory_mb=128)["id"]
     equal(api.exec(capsule, "true")["exit_code"], 0)
     api.destroy(capsule)
     return capsule

@@ -174,6 +174,8 @@ static void claim_for_living(Capsule *c) {
         if (c->uid > 0 && uid_pool_adopt(m->uids, c->uid) < 0)
                 log_capsule(c->id, LOG_ERR, 0, "Its user id %u belongs to another capsule, too.", c->uid);
         capsule_reserve_always(c);
+        if (c->state == CAPSULE_RUNNING)
+                m->n_running++;
 }
 
 static int on_row(const CapsuleRow *row, void *userdata) {
@@ -335,9 +337,7 @@ static void adopt(Item *i, Description *d) {
         adopt_slot(c);
         free(c->agent_version);
         c->agent_version = TAKE_PTR(d->version);
-        if (c->state == CAPSULE_RUNNING)
-                c->manager->n_running++;
-        else if (capsule_start_resume(c, ready) < 0) {
+        if (c->state != CAPSULE_RUNNING && capsule_start_resume(c, ready) < 0) {
                 stop(i, END_LOST, true, "Out of memory.");
                 return;
         }

@@ -447,6 +447,8 @@ static void on_vmm_started(JsonCall *call, int r, json_t *result, int *fds, size
                         r = fault_set(&s->fault, FAULT_AGENT, "The monitor told a process that is not the capsule's.");
                 else
                         r = capsule_watch_vmm(c, (pid_t) pid);
+                if (r == -ESRCH)
+                        r = 0; /* ended already: the monitor will tell */
                 if (r >= 0)
                         capsule_tell_one(c, "VMMPID");
         }
