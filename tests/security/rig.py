@@ -90,19 +90,57 @@ class Control:
         return fds
 
 
-class Capsule:
-    """One launcher, monitor and VMM. vmm: the program in the VMM's place (default QEMU); extra_binds: launcher arguments."""
+def files_of(*programs):
+    """The launcher arguments for programs and what they load, at their own paths."""
+    r = subprocess.run([f'{BUILD}/tests/security/vmm-files', 'tcg', *programs], capture_output=True, text=True, check=True)
+    return r.stdout.split('\n')[:-1]
 
-    def __init__(self, vmm=QEMU, launcher=None, kernel=None, initrd=None, rootfs=None, layer_bytes=256 << 20, netns=None, uid=UID,
-                 memory_bytes=256 << 20, extra_args=(), env=None, monitor=None, layer=None, keep_fds=()):
+
+class Jailed:
+    """What one launcher started. args: of the launcher, from --uid on; program: what is to run in the jail."""
+
+    def __init__(self, args, program, launcher=None, fds=(), netns=None, fsize=1 << 30, env=None, wrapper=(), uid=UID, leak_fds=()):
+        launcher = launcher or f'{BUILD}/src/launch/wrenn-launch'
+        wait_r, self.wait_w = os.pipe()
+        passed = [*fds, wait_r, *leak_fds]
+        command = [*wrapper, launcher, f'--wait-fd={wait_r}', f'--uid={uid}', f'--gid={uid}', f'--fsize={fsize}', '--memory-lock=0', '--dev=null']
+        if fds:
+            command.append('--keep-fd=' + ','.join(map(str, fds)))
+        if netns is not None:
+            command.append(f'--netns-fd={netns}')
+            passed.append(netns)
+        self.command = [*command, *args, '--', *program]
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(self.command, pass_fds=passed, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
+        os.close(wait_r)
+
+    def go(self):
+        """The byte: the scope is ready."""
+        os.write(self.wait_w, b'x')
+
+    def wait(self, timeout=30):
+        _, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, err.decode(errors='replace')
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.process.stderr.close()
+        os.close(self.wait_w)
+
+
+class Capsule:
+    """Launcher, monitor and VMM of one capsule. vmm: the program in the VMM's place (default QEMU); files: HOST:JAIL to bind read-only;
+    layer: an image, else an empty one is made."""
+
+    def __init__(self, vmm=QEMU, files=(), layer=None, layer_bytes=256 << 20, memory_bytes=256 << 20, uid=UID, **jail):
         self.dir = tempfile.mkdtemp(prefix='monitor-rig-')
         os.chmod(self.dir, 0o755)
-        self.uid = uid
-        self.vmm = vmm
+        self.vmm = vmm if vmm == QEMU else '/usr/bin/vmm'
         self.memory_bytes = memory_bytes
-        self.kernel, self.initrd, self.rootfs = kernel, initrd, rootfs
+        self.jail_paths = [f.split(':')[1] for f in files]
         self.listeners = {}
-        self.netns = netns
         for name in ('control', 'data'):
             s = socket.socket(socket.AF_UNIX)
             s.bind(f'{self.dir}/{name}.sock')
@@ -116,39 +154,24 @@ class Capsule:
                 f.truncate(layer_bytes)
         os.chown(self.layer, uid, uid)
         os.chmod(self.layer, 0o600)
-        monitor = monitor or f'{BUILD}/src/monitor/wrenn-monitor'
-        launcher = launcher or f'{BUILD}/src/launch/wrenn-launch'
-        wait_r, self.wait_w = os.pipe()
+        self.fsize = os.stat(self.layer).st_size
+        monitor = f'{BUILD}/src/monitor/wrenn-monitor'
+        args = [a.replace(f':{monitor}', ':/usr/lib/wrenn/wrenn-monitor').replace(f':{vmm}', f':{self.vmm}') for a in files_of(vmm, monitor)]
+        args += [f'--bind-ro={f}' for f in files] + [f'--bind={self.layer}:/layer']
         fds = [self.listeners['control'].fileno(), self.listeners['data'].fileno(), self.console, self.exit]
-        args = [launcher, f'--wait-fd={wait_r}', f'--uid={uid}', f'--gid={uid}', '--keep-fd=' + ','.join(map(str, fds + list(keep_fds))),
-                f'--fsize={max(layer_bytes, 1 << 20)}', '--memory-lock=0', '--dev=null']
-        passed = fds + [wait_r] + list(keep_fds)
-        if netns is not None:
-            args.append(f'--netns-fd={netns}')
-            passed.append(netns)
-        files = subprocess.run([f'{BUILD}/tests/security/vmm-files', 'tcg', vmm, monitor], capture_output=True, text=True, check=True)
-        args += files.stdout.split('\n')[:-1]
-        for host, jail in ((kernel, '/kernel'), (initrd, '/initrd'), (rootfs, '/rootfs')):
-            if host:
-                args.append(f'--bind-ro={host}:{jail}')
-        args += [f'--bind={self.layer}:/layer', *extra_args, '--', monitor, '--id=cl-0000000000000000000000000', f'--control-fd={fds[0]}',
-                 f'--data-fd={fds[1]}', f'--console-fd={fds[2]}', f'--exit-fd={fds[3]}']
-        self.args = args
-        self.started = time.monotonic()
-        self.process = subprocess.Popen(args, pass_fds=passed, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
-        os.close(wait_r)
+        program = ['/usr/lib/wrenn/wrenn-monitor', '--id=cl-0000000000000000000000000', f'--control-fd={fds[0]}', f'--data-fd={fds[1]}',
+                   f'--console-fd={fds[2]}', f'--exit-fd={fds[3]}']
+        self.jailed = Jailed(args, program, fds=fds, fsize=self.fsize, uid=uid, **jail)
+        self.pid = self.jailed.process.pid
         self.control = None
 
     def release(self):
-        """The byte: the scope is ready."""
-        os.write(self.wait_w, b'x')
+        self.jailed.go()
         self.control = Control(f'{self.dir}/control.sock')
         return self.control
 
     def config(self, **changes):
-        disks = []
-        if self.rootfs:
-            disks.append({'path': '/rootfs', 'read_only': True})
+        disks = [{'path': '/rootfs', 'read_only': True}] if '/rootfs' in self.jail_paths else []
         disks.append({'path': '/layer', 'read_only': False})
         return {'backend': 'qemu', 'accelerator': 'tcg', 'vcpus': 1, 'memory_bytes': self.memory_bytes, 'vmm': self.vmm, 'kernel': '/kernel',
                 'initrd': '/initrd', 'disks': disks, 'mac': None, 'tsc_khz': tsc_khz(),
@@ -162,16 +185,12 @@ class Capsule:
         text = os.pread(self.exit, 65536, 0)
         return json.loads(text) if text else None
 
-    def wait(self, timeout=20):
-        _, err = self.process.communicate(timeout=timeout)
-        return self.process.returncode, err.decode(errors='replace')
+    def wait(self, timeout=30):
+        return self.jailed.wait(timeout)
 
     def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.process.stderr.close()
-        for fd in (self.wait_w, self.console, self.exit):
+        self.jailed.close()
+        for fd in (self.console, self.exit):
             os.close(fd)
         for s in self.listeners.values():
             s.close()

@@ -331,10 +331,10 @@ TEST(exec_with_stdin) {
         call(&r, "exec", json_pack("{s:[s], s:b}", "argv", "cat", "stdin", 1));
         ASSERT_EQ(r.answer_r, 0);
         ASSERT_EQ(r.n_fds, 3);
-        ASSERT_EQ(write(r.fds[0], "to and fro", 10), 10);
+        ASSERT_EQ(write(r.fds[0], "out and in", 10), 10);
         r.fds[0] = close_fd(r.fds[0]);
         read_text(&r, r.fds[1], text, sizeof(text));
-        ASSERT_STREQ(text, "to and fro");
+        ASSERT_STREQ(text, "out and in");
         RUN_UNTIL(&r, find_event(&r, "process-exited"));
         rig_done(&r);
 }
