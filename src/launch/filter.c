@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The system calls that no VMM and no monitor of ours makes. wrennd.service's own filter and the VMM's come on top; this one
- * holds also where the launcher was started by hand, and it is the one tests/security measures. A list of what is refused and
- * not of what is allowed: two VMMs and their libraries change, the attack surface below does not.
+ * The system calls that no VMM and no monitor of ours makes. wrennd.service's own filter and the VMM's come
+ * on top; this one holds also where the launcher was started by hand, and it is the one tests/security
+ * measures. A list of what is refused and not of what is allowed: two VMMs and their libraries change, the
+ * attack surface below does not.
  */
 
 #include <linux/audit.h>
@@ -50,7 +51,8 @@ static const int refused[] = {
         SYS_mount_setattr,
         SYS_open_by_handle_at,
         SYS_name_to_handle_at,
-        /* keys, tracing, other processes; process_vm_readv() stays: the monitor reads its VMM's pages with it */
+        /* keys, tracing, other processes; process_vm_readv() stays: the monitor reads its VMM's pages with
+           it */
         SYS_add_key,
         SYS_request_key,
         SYS_keyctl,

@@ -48,9 +48,10 @@ int step_capabilities(Plan *p) {
 }
 
 /*
- * Leaving uid 0 empties the permitted and effective sets; the inheritable one stays, so all three are written. The
- * process is dumpable again after the exec that follows (same real and effective uid), which the monitor needs to read
- * its VMM's pages; the monitor itself takes that right away from the VMM with PR_SET_DUMPABLE.
+ * Leaving uid 0 empties the permitted and effective sets; the inheritable one stays, so all three are
+ * written. The process is dumpable again after the exec that follows (same real and effective uid), which
+ * the monitor needs to read its VMM's pages; the monitor itself takes that right away from the VMM with
+ * PR_SET_DUMPABLE.
  */
 int step_identity(Plan *p) {
         struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Namespaces and the empty root: a tmpfs that holds nothing but empty files, each covered by the one file of the host it
- * stands for. The binds are taken as detached mounts, and made read-only, before the root exists; nothing is ever looked
- * up by name below a directory that somebody else can write.
+ * Namespaces and the empty root: a tmpfs that holds nothing but empty files, each covered by the one file of
+ * the host it stands for. The binds are taken as detached mounts, and made read-only, before the root
+ * exists; nothing is ever looked up by name below a directory that somebody else can write.
  */
 
 #include <fcntl.h>
@@ -17,7 +17,8 @@
 
 #include "launch/launch.h"
 
-/* linux/mount.h and sys/mount.h cannot both be included with every libc of interest; these few have no wrapper there. */
+/* linux/mount.h and sys/mount.h cannot both be included with every libc of interest; these few have no
+ * wrapper there. */
 #define MOUNT_REC     16384UL
 #define MOUNT_PRIVATE (1UL << 18)
 #define UMOUNT_DETACH 2

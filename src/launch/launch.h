@@ -2,9 +2,10 @@
 #pragma once
 
 /*
- * wrenn-launch: a plan made from argv by main.c, and the steps that carry it out, each in the file named after what it
- * takes away. The program runs as root for some milliseconds and is the jailer, so it links nothing but libc, reads
- * nothing but its own arguments and allocates nothing that a caller could make grow beyond LAUNCH_ARGS_MAX.
+ * wrenn-launch: a plan made from argv by main.c, and the steps that carry it out, each in the file named
+ * after what it takes away. The program runs as root for some milliseconds and is the jailer, so it links
+ * nothing but libc, reads nothing but its own arguments and allocates nothing that a caller could make grow
+ * beyond LAUNCH_ARGS_MAX.
  */
 
 #include <sys/types.h>
@@ -39,7 +40,8 @@ typedef struct Plan {
         int root_fd; /* the new root while it is built, else -EBADF */
 } Plan;
 
-/* Prints "wrenn-launch: <text>: <strerror(error)>" (error 0: without the last part) and returns -abs(error), or -EINVAL. */
+/* Prints "wrenn-launch: <text>: <strerror(error)>" (error 0: without the last part) and returns -abs(error),
+ * or -EINVAL. */
 int launch_error(int error, const char *format, ...) _printf_(2, 3);
 
 /* Steps of the jail; each returns 0 or a negative errno after launch_error(). */
@@ -57,12 +59,14 @@ int step_memory(Plan *p); /* no transparent huge pages */
 int step_filter(Plan *p); /* system calls no VMM of ours makes */
 int step_exec(Plan *p);
 
-/* Closes everything above stderr but what stays open across exec (keep_fds) and what a later step still needs (netns_fd). */
+/* Closes everything above stderr but what stays open across exec (keep_fds) and what a later step still
+ * needs (netns_fd). */
 int launch_close_fds(Plan *p);
 
 /* The clean environment of the program; NULL-terminated, borrowed from environ. */
 #define LAUNCH_ENV_MAX 16U
 void launch_environment(char *ret[static LAUNCH_ENV_MAX + 1]);
 
-/* The other mode: a child that is root in a user namespace of its own. Returns the exit status of the launcher. */
+/* The other mode: a child that is root in a user namespace of its own. Returns the exit status of the
+ * launcher. */
 int userns_run(Plan *p);

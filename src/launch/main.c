@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Arguments to plan, plan to steps. The order of the table is the order of the jail (docs/PROTOCOLS.md §1); each row has
- * an exit status of its own, so that wrennd can say what failed without reading the text.
+ * Arguments to plan, plan to steps. The order of the table is the order of the jail (docs/PROTOCOLS.md §1);
+ * each row has an exit status of its own, so that wrennd can say what failed without reading the text.
  */
 
 #include <getopt.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What the process keeps of its parent: nothing but the descriptors asked for and a handful of environment variables. */
+/* What the process keeps of its parent: nothing but the descriptors asked for and a handful of environment
+ * variables. */
 
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -79,8 +80,8 @@ int step_fds(Plan *p) {
 }
 
 /*
- * wrennd protects itself from the OOM killer and its children inherit that: a capsule must be the first to go. A kernel
- * without /proc mounted here is not our concern.
+ * wrennd protects itself from the OOM killer and its children inherit that: a capsule must be the first to
+ * go. A kernel without /proc mounted here is not our concern.
  */
 static int reset_oom_score(void) {
         int fd, r = 0;
@@ -95,8 +96,8 @@ static int reset_oom_score(void) {
 }
 
 /*
- * Until the byte came, end of file on the wait descriptor tied us to wrennd; from here on the scope does, and the capsule
- * must outlive a restart of wrennd: so no parent-death signal, not even an inherited one.
+ * Until the byte came, end of file on the wait descriptor tied us to wrennd; from here on the scope does,
+ * and the capsule must outlive a restart of wrennd: so no parent-death signal, not even an inherited one.
  */
 int step_session(Plan *p) {
         sigset_t none;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * Root for a worker that unpacks archives and installs packages, without being root of the host: a user namespace whose ids
- * 0..COUNT-1 are an otherwise unused range, with its own mounts, processes, IPC and host name. Three processes: we (host root,
- * waits and forwards signals), the namespace's init (reaps; everything in it dies with it), the program.
+ * Root for a worker that unpacks archives and installs packages, without being root of the host: a user
+ * namespace whose ids 0..COUNT-1 are an otherwise unused range, with its own mounts, processes, IPC and host
+ * name. Three processes: we (host root, waits and forwards signals), the namespace's init (reaps; everything
+ * in it dies with it), the program.
  */
 
 #include <fcntl.h>
@@ -86,7 +87,8 @@ static int map_ids(const Plan *p, pid_t pid) {
         return r < 0 ? r : write_proc(pid, "gid_map", text, (size_t) n);
 }
 
-/* The new process namespace needs a /proc of its own; a host that masks parts of /proc refuses that, then the old one stays. */
+/* The new process namespace needs a /proc of its own; a host that masks parts of /proc refuses that, then
+ * the old one stays. */
 static int namespace_mounts(void) {
         if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
                 return launch_error(errno, "cannot make the mounts private");

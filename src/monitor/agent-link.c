@@ -240,7 +240,7 @@ static bool text_is_plain(const char *s) {
 }
 
 /* The few members others may see, checked; what does not fit is left out. */
-static json_t *agent_info(json_t *answer) {
+static json_t* agent_info(json_t *answer) {
         _cleanup_json_ json_t *features = json_array();
         const char *version = json_string_value(json_object_get(answer, "version"));
         json_t *list = json_object_get(answer, "features"), *item;
@@ -259,7 +259,7 @@ static json_t *agent_info(json_t *answer) {
 }
 
 /* NULL when the agent gave the right answer, with *ret_info; else what is wrong. */
-static const char *identity_check(const OwnRequest *o, unsigned status, json_t **ret_info) {
+static const char* identity_check(const OwnRequest *o, unsigned status, json_t **ret_info) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         _cleanup_json_ json_t *answer = NULL;
 
@@ -344,7 +344,7 @@ static int send_identity(AgentLink *l) {
 
 /* Session */
 
-static AgentRequest *stream_request(H2Stream *st) {
+static AgentRequest* stream_request(H2Stream *st) {
         return h2_stream_userdata(st);
 }
 
@@ -560,7 +560,7 @@ int agent_link_new(sd_event *e, int fd, json_t *identity, const AgentLinkHandler
         return 0;
 }
 
-AgentLink *agent_link_free(AgentLink *l) {
+AgentLink* agent_link_free(AgentLink *l) {
         if (!l)
                 return NULL;
 

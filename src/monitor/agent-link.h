@@ -2,9 +2,10 @@
 #pragma once
 
 /*
- * The byte stream to the guest's agent. The agent is as hostile as the guest: until its ready byte everything is dropped, then it
- * gets one HTTP/2 session with us as the client; a session that breaks is ended and the next ready byte is waited for, at most
- * AGENT_FAULTS_MAX times. All requests of the session, ours and those passed through, share its streams; beyond the agent's limit they queue here in order.
+ * The byte stream to the guest's agent. The agent is as hostile as the guest: until its ready byte
+ * everything is dropped, then it gets one HTTP/2 session with us as the client; a session that breaks is
+ * ended and the next ready byte is waited for, at most AGENT_FAULTS_MAX times. All requests of the session,
+ * ours and those passed through, share its streams; beyond the agent's limit they queue here in order.
  */
 
 #include <systemd/sd-event.h>
@@ -25,9 +26,11 @@
 typedef struct AgentLink AgentLink;
 typedef struct AgentRequest AgentRequest;
 
-/* What one request does; embedded in its owner's struct. Callbacks as in H2Handlers, once the stream is open. */
+/* What one request does; embedded in its owner's struct. Callbacks as in H2Handlers, once the stream is
+ * open. */
 typedef struct AgentRequestOps {
-        /* Opens the stream with h2_session_request(…, userdata = rq, &rq->stream); -EAGAIN: called again when there is room. */
+        /* Opens the stream with h2_session_request(…, userdata = rq, &rq->stream); -EAGAIN: called again
+         * when there is room. */
         int (*open)(AgentRequest *rq, H2Session *s);
         void (*on_headers)(AgentRequest *rq);
         void (*on_data)(AgentRequest *rq, const void *data, size_t n);
@@ -45,25 +48,29 @@ struct AgentRequest {
 };
 
 typedef struct AgentLinkHandlers {
-        /* PUT /identity was answered. info: {"version","protocol","features"} with bounded, checked values; borrowed. */
+        /* PUT /identity was answered. info: {"version","protocol","features"} with bounded, checked values;
+         * borrowed. */
         void (*on_ready)(AgentLink *l, json_t *info, void *userdata);
         /* It was ready, or should be by now, and is not. text: one sentence. May be followed by on_ready. */
         void (*on_lost)(AgentLink *l, const char *text, void *userdata);
 } AgentLinkHandlers;
 
-/* identity: body of PUT /identity without "entropy" and "realtime_usec", which are added at the moment; a reference is taken. Takes fd on success. */
+/* identity: body of PUT /identity without "entropy" and "realtime_usec", which are added at the moment; a
+ * reference is taken. Takes fd on success. */
 int agent_link_new(sd_event *e, int fd, json_t *identity, const AgentLinkHandlers *handlers, void *userdata,
                    AgentLink **ret);
 /* Every request gets on_close. */
-AgentLink *agent_link_free(AgentLink *l);
+AgentLink* agent_link_free(AgentLink *l);
 DEFINE_CLEANUP(AgentLink, agent_link_free)
 
 bool agent_link_is_ready(const AgentLink *l);
 
-/* Opens rq's stream now or when there is room. -ENOTCONN: the agent is not ready; -errno of ops->open. Then on_close never runs. */
+/* Opens rq's stream now or when there is room. -ENOTCONN: the agent is not ready; -errno of ops->open. Then
+ * on_close never runs. */
 int agent_link_submit(AgentLink *l, AgentRequest *rq);
 
-/* Forgets rq: its stream is reset with error, no callback runs afterwards. Fine for one that is not submitted. */
+/* Forgets rq: its stream is reset with error, no callback runs afterwards. Fine for one that is not
+ * submitted. */
 void agent_request_cancel(AgentRequest *rq, uint32_t error);
 
 /* Asks the guest to power off; nobody waits for the answer. -ENOTCONN as above. */

@@ -178,7 +178,7 @@ int console_new(sd_event *e, int ring_fd, Console **ret) {
         return 0;
 }
 
-Console *console_free(Console *c) {
+Console* console_free(Console *c) {
         if (!c)
                 return NULL;
         detach(c);

@@ -37,7 +37,7 @@ struct Control {
 
 /* Replies */
 
-static ControlReply *reply_new(ControlClient *client, uint64_t id) {
+static ControlReply* reply_new(ControlClient *client, uint64_t id) {
         ControlReply *r = malloc(sizeof(ControlReply));
 
         if (!r)
@@ -190,7 +190,7 @@ int control_new(sd_event *e, int listen_fd, Monitor *m, Control **ret) {
         return 0;
 }
 
-Control *control_free(Control *c) {
+Control* control_free(Control *c) {
         if (!c)
                 return NULL;
         c->listen_source = event_source_free(c->listen_source);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* control.sock: who asks and how answers go back. What the verbs do stands in monitor.c. Peers other than uid 0 are turned away. */
+/* control.sock: who asks and how answers go back. What the verbs do stands in monitor.c. Peers other than
+ * uid 0 are turned away. */
 
 #include <systemd/sd-event.h>
 
@@ -14,7 +15,7 @@ typedef struct Monitor Monitor;
 
 /* listen_fd: a listening socket; taken on success. */
 int control_new(sd_event *e, int listen_fd, Monitor *m, Control **ret);
-Control *control_free(Control *c);
+Control* control_free(Control *c);
 DEFINE_CLEANUP(Control, control_free)
 
 /* A connected peer whose right is known; takes fd on success. -EMFILE at CONTROL_CLIENTS_MAX. */
@@ -23,6 +24,7 @@ int control_add_client(Control *c, int fd);
 /* To every client; body: object or NULL, borrowed. */
 void control_broadcast(Control *c, const char *event, json_t *body);
 
-/* The answer to one request, given now or later; both calls free it. The asker may have gone: then nothing is sent. */
+/* The answer to one request, given now or later; both calls free it. The asker may have gone: then nothing
+ * is sent. */
 void control_reply_ok(ControlReply *r, json_t *ok, const int *fds, size_t n_fds);
 void control_reply_fault(ControlReply *r, const Fault *fault);

@@ -109,7 +109,7 @@ static void on_activity(void *userdata) {
 
 /* The end */
 
-static json_t *end_to_json(const VmmEnd *e) {
+static json_t* end_to_json(const VmmEnd *e) {
         return json_pack("{s:s, s:s, s:s}", "reason", end_reason_to_string(e->reason), "status", e->status,
                          "message", strempty(e->message));
 }
@@ -351,7 +351,7 @@ void monitor_verb_kill(Monitor *m, json_t *message, int *fds, size_t n_fds, Cont
 
 /* Describe */
 
-static json_t *maybe(json_t *v) {
+static json_t* maybe(json_t *v) {
         return v ? json_incref(v) : json_null();
 }
 
@@ -471,7 +471,7 @@ void monitor_verb_console(Monitor *m, json_t *message, int *fds, size_t n_fds, C
 
 /* Life */
 
-Control *monitor_control(Monitor *m) {
+Control* monitor_control(Monitor *m) {
         return m->control;
 }
 
@@ -500,7 +500,7 @@ int monitor_new(sd_event *e, const char *id, const MonitorFds *fds, Monitor **re
         return 0;
 }
 
-Monitor *monitor_free(Monitor *m) {
+Monitor* monitor_free(Monitor *m) {
         if (!m)
                 return NULL;
 

@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * One capsule as its monitor sees it: idle → starting → ready ⇄ agent-lost → exited. Owns the VMM, the link to the agent, the
- * console, both sockets' clients; ends the event loop with 0 once the VMM has ended and everybody was told.
+ * One capsule as its monitor sees it: idle → starting → ready ⇄ agent-lost → exited. Owns the VMM, the link
+ * to the agent, the console, both sockets' clients; ends the event loop with 0 once the VMM has ended and
+ * everybody was told.
  */
 
 #include <systemd/sd-event.h>
@@ -24,13 +25,13 @@ typedef struct MonitorFds {
 
 /* id: borrowed, for the log. */
 int monitor_new(sd_event *e, const char *id, const MonitorFds *fds, Monitor **ret);
-Monitor *monitor_free(Monitor *m);
+Monitor* monitor_free(Monitor *m);
 DEFINE_CLEANUP(Monitor, monitor_free)
 
 /* As the verb 'poweroff' with MONITOR_SIGTERM_USEC. */
 void monitor_terminate(Monitor *m);
 
-Control *monitor_control(Monitor *m);
+Control* monitor_control(Monitor *m);
 
 /* Verbs of control.sock; each answers reply exactly once. fds: entries taken are set to -EBADF. */
 void monitor_verb_describe(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply);

@@ -116,7 +116,7 @@ static int flow_take(Flow *f, H2Stream *from, H2Stream *to, const uint8_t *data,
 
 /* Relay: the agent's side */
 
-static Relay *RELAY(AgentRequest *rq) {
+static Relay* RELAY(AgentRequest *rq) {
         return container_of(rq, Relay, rq);
 }
 
@@ -204,7 +204,7 @@ static const AgentRequestOps relay_ops = {
 
 /* Relay: the client's side */
 
-static Relay *relay_free(Relay *r) {
+static Relay* relay_free(Relay *r) {
         agent_request_cancel(&r->rq, H2_CANCEL);
         h2_ring_done(&r->up.ring);
         h2_ring_done(&r->down.ring);
@@ -428,7 +428,7 @@ int passthrough_new(sd_event *e, int listen_fd, void (*on_activity)(void *userda
         return 0;
 }
 
-Passthrough *passthrough_free(Passthrough *p) {
+Passthrough* passthrough_free(Passthrough *p) {
         if (!p)
                 return NULL;
         p->listen_source = event_source_free(p->listen_source);

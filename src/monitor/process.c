@@ -83,7 +83,7 @@ int guest_process_spec_parse(json_t *message, GuestProcessSpec *ret, Fault *rete
         return 0;
 }
 
-static char *spec_to_json(const GuestProcessSpec *s) {
+static char* spec_to_json(const GuestProcessSpec *s) {
         _cleanup_json_ json_t *args = json_from_strv(s->argv + 1), *env = json_from_env(s->env),
                               *spec = NULL;
 
@@ -315,7 +315,7 @@ static int on_frame(FrameType type, const void *payload, size_t n, void *userdat
 
 /* The stream */
 
-static GuestProcess *PROCESS(AgentRequest *rq) {
+static GuestProcess* PROCESS(AgentRequest *rq) {
         return container_of(rq, GuestProcess, rq);
 }
 
@@ -488,7 +488,7 @@ int guest_process_start(sd_event *e, AgentLink *agent, const GuestProcessSpec *s
         return 0;
 }
 
-GuestProcess *guest_process_free(GuestProcess *g) {
+GuestProcess* guest_process_free(GuestProcess *g) {
         if (!g)
                 return NULL;
         g->stdin_source = event_source_free(g->stdin_source);

@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * A process in the guest for a caller that speaks no HTTP/2: its streams become pipes. It is bound to them: when nobody reads its
- * output any more, it is killed. Verb 'exec' of control.sock.
+ * A process in the guest for a caller that speaks no HTTP/2: its streams become pipes. It is bound to them:
+ * when nobody reads its output any more, it is killed. Verb 'exec' of control.sock.
  */
 
 #include <systemd/sd-event.h>
@@ -36,8 +36,9 @@ typedef struct GuestProcessEnd {
 } GuestProcessEnd;
 
 typedef struct GuestProcessHandlers {
-        /* r 0: it runs; fds are the caller's ends (stdin only with with_stdin, else -EBADF): take them by setting to -EBADF. Else fault says why not, and
-         * on_exited does not follow; free g here or later. */
+        /* r 0: it runs; fds are the caller's ends (stdin only with with_stdin, else -EBADF): take them by
+         * setting to -EBADF. Else fault says why not, and on_exited does not follow; free g here or later.
+         */
         void (*on_started)(GuestProcess *g, int r, uint32_t pid, const char *tag, int fds[static 3],
                            const Fault *fault, void *userdata);
         void (*on_exited)(GuestProcess *g, uint32_t pid, const char *tag, const GuestProcessEnd *end,
@@ -49,5 +50,5 @@ int guest_process_start(sd_event *e, AgentLink *agent, const GuestProcessSpec *s
                         const GuestProcessHandlers *handlers, void *userdata, GuestProcess **ret,
                         Fault *reterr);
 /* Kills it when it still runs; no callback afterwards. */
-GuestProcess *guest_process_free(GuestProcess *g);
+GuestProcess* guest_process_free(GuestProcess *g);
 DEFINE_CLEANUP(GuestProcess, guest_process_free)

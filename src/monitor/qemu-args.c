@@ -18,7 +18,7 @@ static bool is_tcg(const VmmConfig *c) {
         return streq(c->accelerator, "tcg");
 }
 
-char *qemu_kernel_line(const VmmConfig *c) {
+char* qemu_kernel_line(const VmmConfig *c) {
         _cleanup_free_ char *tsc = NULL;
 
         if (!is_tcg(c))
@@ -157,7 +157,7 @@ static int add_network(char ***v, const VmmConfig *c, int tap_fd) {
         return r < 0 ? r : strv_extendf(v, "virtio-net-device,netdev=net0,mac=%s", c->mac ?: GUEST_MAC);
 }
 
-char **qemu_command_line(const VmmConfig *c, const QemuFds *fds) {
+char** qemu_command_line(const VmmConfig *c, const QemuFds *fds) {
         _cleanup_strv_ char **v = NULL;
         int r;
 

@@ -46,7 +46,7 @@ typedef struct Qemu {
         size_t n_stderr;
 } Qemu;
 
-static Qemu *QEMU(Vmm *v) {
+static Qemu* QEMU(Vmm *v) {
         return container_of(v, Qemu, vmm);
 }
 
@@ -103,7 +103,7 @@ static int on_stderr(sd_event_source *s, int fd, uint32_t revents, void *userdat
  * What QEMU gave as the reason: its last line that begins with its name (hints may follow), else the last
  * line at all. NULL when there is none. The text is made safe for display.
  */
-static char *last_stderr_line(const Qemu *q) {
+static char* last_stderr_line(const Qemu *q) {
         static const char prefix[] = "qemu-system-";
         const char *data = q->stderr_tail, *end = data + q->n_stderr, *found = NULL, *colon;
         size_t n_found = 0;
@@ -393,7 +393,7 @@ static int watch(Qemu *q, int *qmp_fd) {
         return 0;
 }
 
-static Vmm *qemu_free(Vmm *v) {
+static Vmm* qemu_free(Vmm *v) {
         Qemu *q = QEMU(v);
 
         q->exit_source = event_source_free(q->exit_source);
@@ -472,7 +472,7 @@ const VmmOps vmm_qemu_ops = {
         .free = qemu_free,
 };
 
-const VmmOps *vmm_ops_find(const char *backend) {
+const VmmOps* vmm_ops_find(const char *backend) {
         static const VmmOps *const drivers[] = { &vmm_qemu_ops };
 
         for (size_t i = 0; i < ELEMENTSOF(drivers); i++)

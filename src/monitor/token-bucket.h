@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* How much of a flow may pass: rate_sec units a second on average, burst at once. Time is given in, so that tests need no clock. */
+/* How much of a flow may pass: rate_sec units a second on average, burst at once. Time is given in, so that
+ * tests need no clock. */
 
 #include "basic/macro.h"
 

@@ -2,9 +2,10 @@
 #pragma once
 
 /*
- * One virtual machine monitor process: what it is to run (VmmConfig), the table each driver fills (VmmOps) and what it tells.
- * A driver knows its program's command line and control protocol; it knows neither control.sock nor the agent. It ends in
- * exactly one on_exited, whatever happened, once vmm_start() succeeded.
+ * One virtual machine monitor process: what it is to run (VmmConfig), the table each driver fills (VmmOps)
+ * and what it tells. A driver knows its program's command line and control protocol; it knows neither
+ * control.sock nor the agent. It ends in exactly one on_exited, whatever happened, once vmm_start()
+ * succeeded.
  */
 
 #include <systemd/sd-event.h>
@@ -63,7 +64,8 @@ void vmm_end_done(VmmEnd *e);
 typedef struct VmmHandlers {
         /* r 0: it runs and answers. r < 0: it did not start, reterr says why; on_exited follows. */
         void (*on_started)(Vmm *v, int r, const Fault *fault, void *userdata);
-        /* The process is gone and reaped. Last call; free the Vmm here or later. end: moved out by the handler or freed with v. */
+        /* The process is gone and reaped. Last call; free the Vmm here or later. end: moved out by the
+         * handler or freed with v. */
         void (*on_exited)(Vmm *v, VmmEnd *end, void *userdata);
 } VmmHandlers;
 
@@ -77,7 +79,8 @@ struct VmmOps {
         /* Its end is wanted and comes from the guest; on_exited reports reason unless it is a crash. */
         void (*expect_exit)(Vmm *v, EndReason reason);
         pid_t (*pid)(const Vmm *v);
-        /* Ends of the streams to the guest's agent port and serial console: TAKE_FD by the caller, -EBADF when taken. */
+        /* Ends of the streams to the guest's agent port and serial console: TAKE_FD by the caller, -EBADF
+         * when taken. */
         int (*take_agent_fd)(Vmm *v);
         int (*take_console_fd)(Vmm *v);
         Vmm *(*free)(Vmm *v); /* kills and forgets */
@@ -86,9 +89,9 @@ struct VmmOps {
 extern const VmmOps vmm_qemu_ops;
 
 /* NULL for an unknown name. */
-const VmmOps *vmm_ops_find(const char *backend);
+const VmmOps* vmm_ops_find(const char *backend);
 
-static inline Vmm *vmm_free(Vmm *v) {
+static inline Vmm* vmm_free(Vmm *v) {
         return v ? v->ops->free(v) : NULL;
 }
 
@@ -101,7 +104,7 @@ typedef struct QemuFds {
 } QemuFds;
 
 /* The command line of QEMU; NULL on out of memory. Pure: a golden test compares it. */
-char **qemu_command_line(const VmmConfig *c, const QemuFds *fds);
+char** qemu_command_line(const VmmConfig *c, const QemuFds *fds);
 
 /* The kernel's command line; NULL on out of memory. */
-char *qemu_kernel_line(const VmmConfig *c);
+char* qemu_kernel_line(const VmmConfig *c);

@@ -321,7 +321,7 @@ int fake_agent_new(sd_event *e, int fd, const FakeAgentOptions *options, FakeAge
         return 0;
 }
 
-FakeAgent *fake_agent_free(FakeAgent *a) {
+FakeAgent* fake_agent_free(FakeAgent *a) {
         if (!a)
                 return NULL;
         a->restart = event_source_free(a->restart);
@@ -348,6 +348,6 @@ uint64_t fake_agent_bytes_sent(const FakeAgent *a) {
         return a->bytes_sent;
 }
 
-const char *fake_agent_last_identity(const FakeAgent *a) {
+const char* fake_agent_last_identity(const FakeAgent *a) {
         return a->identity;
 }

@@ -35,11 +35,11 @@ typedef struct FakeAgentOptions {
 
 /* Takes fd on success. */
 int fake_agent_new(sd_event *e, int fd, const FakeAgentOptions *options, FakeAgent **ret);
-FakeAgent *fake_agent_free(FakeAgent *a);
+FakeAgent* fake_agent_free(FakeAgent *a);
 DEFINE_CLEANUP(FakeAgent, fake_agent_free)
 
 unsigned fake_agent_n_identities(const FakeAgent *a);     /* PUT /identity served */
 unsigned fake_agent_n_open(const FakeAgent *a);           /* streams open now */
 unsigned fake_agent_n_resets(const FakeAgent *a);         /* streams that ended with an error */
 uint64_t fake_agent_bytes_sent(const FakeAgent *a);       /* by "yes" */
-const char *fake_agent_last_identity(const FakeAgent *a); /* its body */
+const char* fake_agent_last_identity(const FakeAgent *a); /* its body */

@@ -141,10 +141,14 @@ static int layer_setuid_root(const Params *p) {
         return answer(chown("/layer", 0, 0));
 }
 
-static int shell(const Params *p) {
-        char *const argv[] = { (char *) "sh", (char *) "-c", (char *) "id", NULL };
+static int execute_shell(const Params *p) {
+        char *const argv[] = { (char *) "sh", (char *) "-c", (char *) ":", NULL };
 
         return answer(execve("/bin/sh", argv, NULL));
+}
+
+static int shell(const Params *p) {
+        return in_child(execute_shell, p);
 }
 
 static int memfd_execute(const Params *p) {

@@ -61,7 +61,7 @@ static bool loop_ended(Rig *r) {
         return state == SD_EVENT_FINISHED || state == SD_EVENT_EXITING;
 }
 
-static json_t *find_event(Rig *r, const char *name) {
+static json_t* find_event(Rig *r, const char *name) {
         json_t *item;
         size_t i;
 
@@ -128,7 +128,7 @@ static void rig_done(Rig *r) {
         close_many((int[]) { r->exit_fd, r->console_fd }, 2);
 }
 
-static json_t *config(const char *mode) {
+static json_t* config(const char *mode) {
         _cleanup_free_ char *kernel = strjoin("/fake/", mode);
 
         return json_pack("{s:{s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:[{s:s, s:b}], s:n, s:i, s:{s:s}}}",
@@ -165,7 +165,7 @@ static void assert_exited(Rig *r, const char *reason, const char *status) {
         ASSERT_STREQ(json_string_value(json_object_get(file, "status")), status);
 }
 
-static const char *state_of(Rig *r) {
+static const char* state_of(Rig *r) {
         call(r, "describe", NULL);
         ASSERT_EQ(r->answer_r, 0);
         return json_string_value(json_object_get(r->answer, "state"));

@@ -145,7 +145,7 @@ static const H2ConnHandlers client_handlers = {
         .on_closed = client_on_closed,
 };
 
-static H2Conn *add_client(Rig *r) {
+static H2Conn* add_client(Rig *r) {
         H2Conn *c = NULL;
         int fds[2];
 

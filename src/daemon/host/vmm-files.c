@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The jail has no linker cache, no /proc and no other directory than those of the files bound into it, so a library is
- * looked for here exactly where the ELF interpreter will find it there: the absolute directories of DT_RUNPATH, then the
- * default ones. What only /etc/ld.so.conf knows counts as missing.
+ * The jail has no linker cache, no /proc and no other directory than those of the files bound into it, so a
+ * library is looked for here exactly where the ELF interpreter will find it there: the absolute directories
+ * of DT_RUNPATH, then the default ones. What only /etc/ld.so.conf knows counts as missing.
  */
 
 #include <elf.h>
@@ -131,13 +131,13 @@ static int elf_map(const char *path, Elf *ret) {
 }
 
 /* A string of the dynamic string table; NULL when it does not end within it. */
-static const char *elf_string(const Elf *e, uint64_t offset) {
+static const char* elf_string(const Elf *e, uint64_t offset) {
         if (!e->strings || offset >= e->n_strings || !memchr(e->strings + offset, 0, e->n_strings - offset))
                 return NULL;
         return e->strings + offset;
 }
 
-static const char *elf_interpreter(const Elf *e) {
+static const char* elf_interpreter(const Elf *e) {
         for (size_t i = 0; i < e->n_phdrs; i++) {
                 const Elf64_Phdr *p = e->phdrs + i;
 
@@ -183,7 +183,7 @@ static int find_in_runpath(const Elf *e, const char *name, char ***paths) {
                         continue;
                 s = elf_string(e, e->dynamic[i].d_un.d_val);
                 dirs = s ? strv_split(s, ":") : NULL;
-                STRV_FOREACH (d, dirs) {
+                STRV_FOREACH(d, dirs) {
                         int r = **d == '/' ? try_directory(paths, *d, name) : 0; /* $ORIGIN needs /proc */
 
                         if (r != 0)
@@ -313,7 +313,7 @@ int vmm_files_qemu(const char *program, const char *accelerator, char ***paths, 
 }
 
 int vmm_files_to_args(char *const *paths, char ***argv) {
-        STRV_FOREACH (p, paths) {
+        STRV_FOREACH(p, paths) {
                 int r = strv_extendf(argv, "--bind-ro=%s:%s", *p, *p);
 
                 if (r < 0)
@@ -322,10 +322,10 @@ int vmm_files_to_args(char *const *paths, char ***argv) {
         return 0;
 }
 
-char *vmm_files_stamp(char *const *paths) {
+char* vmm_files_stamp(char *const *paths) {
         uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a over what identifies each file's content */
 
-        STRV_FOREACH (p, paths) {
+        STRV_FOREACH(p, paths) {
                 struct stat st = {};
                 uint64_t v[5];
 
