@@ -443,7 +443,7 @@ static ssize_t conn_feed_step(GateConn *c, const char *data, size_t n) {
         return conn_is_ending(c) ? (ssize_t) n : k;
 }
 
-/* The deadline of what we wait for now. */
+/* The deadline of what is awaited. */
 static void conn_settle(GateConn *c) {
         Gate *g = c->gate;
         uint64_t now;
