@@ -61,6 +61,14 @@ BusCall* bus_call_free(BusCall *c) {
         return NULL;
 }
 
+/* Where no object is there is no method either: what answers is a matter of the library at the other end. */
+static FaultCode reply_fault_code(const BusCall *c, const char *name) {
+        if (c->path &&
+            (streq(name, SD_BUS_ERROR_UNKNOWN_METHOD) || streq(name, SD_BUS_ERROR_UNKNOWN_INTERFACE)))
+                return FAULT_NOT_FOUND;
+        return fault_from_bus_name(name);
+}
+
 static int on_reply(sd_bus_message *reply, void *userdata, sd_bus_error *ret_error) {
         BusCall *c = userdata;
         const sd_bus_error *e = sd_bus_message_get_error(reply);
@@ -68,7 +76,7 @@ static int on_reply(sd_bus_message *reply, void *userdata, sd_bus_error *ret_err
         int r = 0;
 
         if (e)
-                r = fault_set(&fault, fault_from_bus_name(e->name), "%s", e->message ?: e->name);
+                r = fault_set(&fault, reply_fault_code(c, e->name), "%s", e->message ?: e->name);
         else if (c->path)
                 r = client_fetched(c, reply, &fault);
         c->done(c, r, r < 0 ? NULL : reply, &fault, c->userdata);
@@ -131,6 +139,22 @@ static void client_remove(BusClient *b, CapsuleView *v) {
         capsule_view_free(v);
 }
 
+/* Ended capsules are remembered in bounded number: the one that ended first goes. */
+static void client_make_room(BusClient *b) {
+        CapsuleView *v, *oldest = NULL;
+        size_t n = 0;
+
+        HASHMAP_FOREACH(v, b->by_path) {
+                if (!capsule_view_is_ended(v))
+                        continue;
+                n++;
+                if (!oldest || v->last_updated_usec < oldest->last_updated_usec)
+                        oldest = v;
+        }
+        if (n >= CAPSULES_STOPPED_MAX)
+                client_remove(b, oldest);
+}
+
 /* Reads a{sv} into the view of path, which is made when new. */
 static int client_update(BusClient *b, const char *path, sd_bus_message *m, CapsuleView **ret) {
         _cleanup_(capsule_view_freep) CapsuleView *fresh = NULL;
@@ -144,6 +168,7 @@ static int client_update(BusClient *b, const char *path, sd_bus_message *m, Caps
                 return r;
         }
 
+        client_make_room(b);
         r = capsule_view_new(path, &fresh);
         if (r < 0)
                 return r;
@@ -223,8 +248,9 @@ static int client_read_objects(BusClient *b, sd_bus_message *m) {
         if (r < 0)
                 return r;
 
+        /* ended ones are not listed, but their records are still there */
         HASHMAP_FOREACH(v, b->by_path)
-                if (!v->seen)
+                if (!v->seen && !capsule_view_is_ended(v))
                         client_remove(b, v);
         return 0;
 }
@@ -252,13 +278,14 @@ const Hashmap* bus_client_capsules(const BusClient *b) {
         return b->capsules;
 }
 
-int bus_client_fetch(BusClient *b, const char *path, BusDone done, void *userdata, BusCall **ret) {
-        _cleanup_free_ char *copy = strdup(path);
+int bus_client_fetch(BusClient *b, const char *id, BusDone done, void *userdata, BusCall **ret) {
+        _cleanup_free_ char *path = NULL;
         sd_bus_message *m = NULL;
         int r;
 
-        if (!copy)
-                return -ENOMEM;
+        r = sd_bus_path_encode(BUS_PATH "/capsule", id, &path);
+        if (r < 0)
+                return r;
 
         r = sd_bus_message_new_method_call(b->bus, &m, BUS_NAME, path, "org.freedesktop.DBus.Properties",
                                            "GetAll");
@@ -270,7 +297,7 @@ int bus_client_fetch(BusClient *b, const char *path, BusDone done, void *userdat
         if (r < 0)
                 return r;
 
-        (*ret)->path = TAKE_PTR(copy);
+        (*ret)->path = TAKE_PTR(path);
         return 0;
 }
 
@@ -482,7 +509,7 @@ static int on_interfaces_removed(sd_bus_message *m, void *userdata, sd_bus_error
         if (!b->synced || sd_bus_message_read(m, "o", &path) < 0)
                 return 0;
         v = hashmap_get(b->by_path, path);
-        if (v)
+        if (v && !capsule_view_is_ended(v))
                 client_remove(b, v);
         return 0;
 }

@@ -67,5 +67,6 @@ int bus_client_send(BusClient *b, sd_bus_message *m, uint64_t timeout_usec, BusD
 BusCall* bus_call_free(BusCall *c);
 DEFINE_CLEANUP(BusCall, bus_call_free)
 
-/* Reads the properties of an object into the copy when it is not there yet; done as of bus_client_send(). */
-int bus_client_fetch(BusClient *b, const char *path, BusDone done, void *userdata, BusCall **ret);
+/* Reads the properties of a capsule into the copy, also of an ended one, which wrennd does not list; done as
+ * of bus_client_send(). */
+int bus_client_fetch(BusClient *b, const char *id, BusDone done, void *userdata, BusCall **ret);

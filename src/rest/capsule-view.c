@@ -28,6 +28,7 @@ static const struct {
         { "Isolation", PROPERTY_STRING, offsetof(CapsuleView, isolation) },
         { "Backend", PROPERTY_STRING, offsetof(CapsuleView, backend) },
         { "StatusMessage", PROPERTY_STRING, offsetof(CapsuleView, status_message) },
+        { "StatusCode", PROPERTY_STRING, offsetof(CapsuleView, status_code) },
         { "TerminationReason", PROPERTY_STRING, offsetof(CapsuleView, termination_reason) },
         { "Labels", PROPERTY_MAP, offsetof(CapsuleView, labels) },
         { "VCPUs", PROPERTY_U32, offsetof(CapsuleView, vcpus) },
@@ -194,8 +195,8 @@ const char* capsule_status_from_state(const char *state) {
         return "missing";
 }
 
-bool capsule_view_is_listed(const CapsuleView *v) {
-        return !streq_ptr(v->state, "stopped") && !streq_ptr(v->state, "error");
+bool capsule_view_is_ended(const CapsuleView *v) {
+        return streq_ptr(v->state, "stopped") || streq_ptr(v->state, "error");
 }
 
 static int set_string(json_t *object, const char *name, const char *value) {

@@ -12,7 +12,7 @@
 typedef struct CapsuleView {
         char *path;
         char *id, *template, *team, *state, *host_address, *agent_version, *isolation, *backend;
-        char *status_message, *termination_reason;
+        char *status_message, *status_code, *termination_reason;
         char **labels; /* "name=value" */
         uint32_t vcpus;
         uint64_t memory_bytes, disk_bytes, timeout_usec;
@@ -33,8 +33,8 @@ bool capsule_view_is_running(const CapsuleView *v);
 
 /* The status REST may show for a state of ours (api.md §0.3(5)): transients show what was before. */
 const char* capsule_status_from_state(const char *state);
-/* Is it listed: neither stopped nor failed? */
-bool capsule_view_is_listed(const CapsuleView *v);
+/* Is it over, stopped or failed? Such ones are not listed. */
+bool capsule_view_is_ended(const CapsuleView *v);
 
 /* The Capsule object as compact JSON; borrowed until the next change. NULL on out of memory. */
 const char* capsule_view_json(CapsuleView *v);

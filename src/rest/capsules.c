@@ -24,7 +24,7 @@ typedef struct CreateOp {
         AuthKey *key;
         BusCall *call; /* CreateCapsule, then perhaps fetching the properties */
         sd_event_source *timer;
-        char *id, *path; /* once known */
+        char *id; /* once known */
 } CreateOp;
 
 static CreateOp* create_op_free(CreateOp *o) {
@@ -42,7 +42,6 @@ static CreateOp* create_op_free(CreateOp *o) {
         event_source_free(o->timer);
         auth_key_unref(o->key);
         free(o->id);
-        free(o->path);
         free(o);
         return NULL;
 }
@@ -91,21 +90,34 @@ static void create_op_fail(CreateOp *o, const Fault *fault) {
                 rest_answer_fault(q, fault);
 }
 
+/* Has wrennd told all that belongs to the state? What goes with it comes in a signal of its own behind. */
+static bool view_is_complete(const CapsuleView *v) {
+        if (streq_ptr(v->state, "error"))
+                return !isempty(v->termination_reason);
+        return capsule_view_is_running(v) && v->started_usec > 0;
+}
+
+static FaultCode view_fault_code(const CapsuleView *v) {
+        FaultCode code = isempty(v->status_code) ? FAULT_NONE : fault_from_wire_name(v->status_code);
+
+        if (streq_ptr(v->termination_reason, "disk-full"))
+                return FAULT_NO_SPACE;
+        return code > FAULT_NONE && code != FAULT_INTERNAL ? code : FAULT_AGENT;
+}
+
 /* Answers when the state is final or the time is over; else more is to come. */
 static void create_op_check(CreateOp *o, CapsuleView *v, bool timeout) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         RestRequest *q = o->request;
 
-        if (!v || streq_ptr(v->state, "stopped")) {
+        if (!v || streq_ptr(v->state, "stopped"))
                 (void) fault_set(&fault, FAULT_AGENT, "The capsule was destroyed while it started.");
-        } else if (streq_ptr(v->state, "error")) {
-                bool full = streq_ptr(v->termination_reason, "disk-full");
-
-                (void) fault_set(&fault, full ? FAULT_NO_SPACE : FAULT_AGENT, "%s",
+        else if (!timeout && !view_is_complete(v))
+                return;
+        else if (streq_ptr(v->state, "error"))
+                (void) fault_set(&fault, view_fault_code(v), "%s",
                                  isempty(v->status_message) ? "The capsule failed to start."
                                                             : v->status_message);
-        } else if (!timeout && !capsule_view_is_running(v))
-                return;
 
         if (fault_is_set(&fault)) {
                 create_op_fail(o, &fault);
@@ -177,8 +189,6 @@ static void on_created(BusCall *call, int r, sd_bus_message *reply, const Fault 
         r = sd_bus_message_read(reply, "so", &id, &path);
         if (r >= 0)
                 r = free_and_strdup(&o->id, id);
-        if (r >= 0)
-                r = free_and_strdup(&o->path, path);
         if (r < 0) {
                 (void) fault_set_errno(&malformed, r, "Failed to read the answer of the daemon");
                 create_op_fail(o, &malformed);
@@ -195,7 +205,7 @@ static void on_created(BusCall *call, int r, sd_bus_message *reply, const Fault 
                 create_op_check(o, v, false);
                 return;
         }
-        r = bus_client_fetch(o->server->bus, o->path, on_create_fetched, o, &o->call);
+        r = bus_client_fetch(o->server->bus, o->id, on_create_fetched, o, &o->call);
         if (r < 0) {
                 (void) fault_set_errno(&malformed, r, "Failed to read the new capsule");
                 create_op_fail(o, &malformed);
@@ -318,7 +328,7 @@ int rest_capsules_list(RestRequest *q, Fault *reterr) {
                 return fault_set_errno(reterr, -ENOMEM, "Failed to list the capsules");
 
         HASHMAP_FOREACH(v, capsules)
-                if (streq_ptr(v->team, q->key->team) && capsule_view_is_listed(v))
+                if (streq_ptr(v->team, q->key->team) && !capsule_view_is_ended(v))
                         views[n++] = v;
         qsort(views, n, sizeof(CapsuleView *), compare_newest_first);
 

@@ -62,6 +62,7 @@ static RestRequest* request_free(RestRequest *q) {
         if (q->operation)
                 q->operation_free(TAKE_PTR(q->operation));
         auth_call_free(q->auth_call);
+        bus_call_free(q->fetch);
         if (q->wait) {
                 q->server->n_waiting--;
                 bus_wait_free(q->wait);
@@ -199,12 +200,45 @@ static enum MHD_Result request_add_body(RestRequest *q, const char *data, size_t
         return MHD_YES;
 }
 
+static void request_run(RestRequest *q) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        int r;
+
+        q->begin_usec = now_usec(CLOCK_MONOTONIC);
+        r = q->route->handler(q, &fault);
+        if (r < 0 && !q->answered)
+                rest_answer_fault(q, &fault);
+}
+
+static void on_fetched(BusCall *call, int r, sd_bus_message *reply, const Fault *fault, void *userdata) {
+        RestRequest *q = userdata;
+
+        q->fetch = bus_call_free(q->fetch);
+        if (r < 0 && fault->code != FAULT_NOT_FOUND)
+                rest_answer_fault(q, fault);
+        else
+                request_run(q);
+}
+
+/*
+ * Asks wrennd about a capsule that is not in the copy: it may have ended before we came. Foreign ones are
+ * asked about, too, so that they take as long as unknown ones. Returns false when there is nothing to ask.
+ */
+static bool request_fetch(RestRequest *q) {
+        CapsuleView *v;
+
+        if (!q->route->capsule || !id_is_valid("cl", q->args[0]))
+                return false;
+        v = bus_client_capsule(q->server->bus, q->args[0]);
+        if (v && streq_ptr(v->team, q->key->team))
+                return false;
+        return bus_client_fetch(q->server->bus, q->args[0], on_fetched, q, &q->fetch) >= 0;
+}
+
 static enum MHD_Result on_request(void *userdata, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *data, size_t *n_data,
                                   void **request) {
-        _cleanup_(fault_done) Fault fault = FAULT_NULL;
         RestRequest *q = *request;
-        int r;
 
         if (!q) {
                 const union MHD_ConnectionInfo *info =
@@ -226,12 +260,9 @@ static enum MHD_Result on_request(void *userdata, struct MHD_Connection *connect
         if (q->handled)
                 return q->answered ? MHD_YES : MHD_NO;
 
-        q->handled = q->in_handler = true;
-        q->begin_usec = now_usec(CLOCK_MONOTONIC);
-        r = q->route->handler(q, &fault);
-        q->in_handler = false;
-        if (r < 0 && !q->answered)
-                rest_answer_fault(q, &fault);
+        q->handled = true;
+        if (!request_fetch(q))
+                request_run(q);
         if (!q->answered) {
                 q->suspended = true;
                 MHD_suspend_connection(connection);
@@ -293,6 +324,7 @@ static void on_gate_gone(GateConn *c, void *userdata) {
         }
 
         q->gone = true;
+        q->fetch = bus_call_free(q->fetch);
         if (q->operation)
                 q->operation_free(TAKE_PTR(q->operation));
         if (q->suspended && !q->answered)

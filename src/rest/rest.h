@@ -50,12 +50,13 @@ struct RestRequest {
         uint8_t key_hash[AUTH_HASH_LEN];
         BusWait *wait; /* for the daemon to be there */
         AuthCall *auth_call;
+        BusCall *fetch; /* of a capsule that is not in the copy */
 
         char *body; /* NUL-terminated */
         size_t n_body, n_body_allocated;
         uint64_t begin_usec; /* CLOCK_MONOTONIC, when the handler ran */
 
-        bool in_handler, handled, suspended, answered, gone;
+        bool handled, suspended, answered, gone;
         void *operation;
         void (*operation_free)(void *operation);
 };

@@ -20,6 +20,7 @@ typedef struct RestRoute {
         RestHandler handler;
         uint64_t body_max; /* bytes; more is 413 before the body is read */
         bool open;         /* no key needed */
+        bool capsule;      /* the first argument is a capsule's id */
 } RestRoute;
 
 #define ROUTE_ARGS_MAX 2U

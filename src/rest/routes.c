@@ -10,9 +10,9 @@ const RestRoute rest_routes[] = {
         { HTTP_METHOD_GET, "/v1/health", rest_health_get, HTTP_BODY_MAX, .open = true },
         { HTTP_METHOD_POST, "/v1/capsules", rest_capsules_create, HTTP_BODY_MAX },
         { HTTP_METHOD_GET, "/v1/capsules", rest_capsules_list, HTTP_BODY_MAX },
-        { HTTP_METHOD_GET, "/v1/capsules/{}", rest_capsule_get, HTTP_BODY_MAX },
-        { HTTP_METHOD_DELETE, "/v1/capsules/{}", rest_capsule_delete, HTTP_BODY_MAX },
-        { HTTP_METHOD_POST, "/v1/capsules/{}/ping", rest_capsule_ping, HTTP_BODY_MAX },
-        { HTTP_METHOD_POST, "/v1/capsules/{}/exec", rest_capsule_exec, HTTP_EXEC_BODY_MAX },
+        { HTTP_METHOD_GET, "/v1/capsules/{}", rest_capsule_get, HTTP_BODY_MAX, .capsule = true },
+        { HTTP_METHOD_DELETE, "/v1/capsules/{}", rest_capsule_delete, HTTP_BODY_MAX, .capsule = true },
+        { HTTP_METHOD_POST, "/v1/capsules/{}/ping", rest_capsule_ping, HTTP_BODY_MAX, .capsule = true },
+        { HTTP_METHOD_POST, "/v1/capsules/{}/exec", rest_capsule_exec, HTTP_EXEC_BODY_MAX, .capsule = true },
         {},
 };

@@ -109,6 +109,21 @@ def life_of_a_capsule(r):
 
 
 @test()
+def ended_capsules_are_shown_after_restarts(r):
+    i = create(r)
+    expect(r.request("DELETE", "/v1/capsules/" + i), 204)
+    r.control.Absent(True)
+    r.control.Absent(False)
+    equal(expect(r.request("GET", "/v1/capsules/" + i), 200)["status"], "stopped")
+    equal(r.stop(), 0)
+    r.start()
+    equal(expect(r.request("GET", "/v1/capsules/" + i), 200)["status"], "stopped")
+    equal(r.request("DELETE", "/v1/capsules/" + i)[0], 204)
+    expect(r.request("GET", "/v1/capsules/" + i, key=OTHER_KEY), 404, "not_found")
+    equal(r.request("GET", "/v1/capsules")[2], [c for c in r.request("GET", "/v1/capsules")[2] if c["id"] != i])
+
+
+@test()
 def list_is_newest_first(r):
     ids = []
     for _ in range(3):
@@ -143,7 +158,7 @@ def create_failures(r):
     for mode, status, code in (("no-capacity", 503, "host_unavailable"), ("no-space", 507, "host_unavailable"),
                                ("no-kvm", 503, "host_unavailable"), ("not-found", 404, "not_found"),
                                ("invalid", 400, "invalid_request"), ("error", 502, "agent_error"),
-                               ("disk-full", 507, "host_unavailable")):
+                               ("disk-full", 507, "host_unavailable"), ("no-kernel", 503, "host_unavailable")):
         r.set(create_mode=mode)
         body = expect(r.request("POST", "/v1/capsules", {}), status, code)
         if mode == "error":
@@ -787,6 +802,7 @@ def wrennd_leaves_and_comes_back(r):
     r.wait(lambda: r.request("GET", "/v1/capsules/" + i)[0] == 200)
     r.control.Forget(i)
     r.wait(lambda: r.request("GET", "/v1/capsules/" + i)[0] == 404)
+    expect(run(r, i, "true"), 404, "not_found")
 
 
 @test()

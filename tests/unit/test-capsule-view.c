@@ -34,7 +34,7 @@ TEST(json) {
                      "{\"id\":\"cl-1\",\"status\":\"pending\",\"template\":\"minimal\",\"vcpus\":2,\"memory_mb\":512,"
                      "\"disk_size_mb\":5120,\"timeout_sec\":0,\"created_at\":\"2026-06-01T10:00:00Z\","
                      "\"last_updated\":\"2026-06-01T10:00:00Z\"}");
-        ASSERT_TRUE(capsule_view_is_listed(v));
+        ASSERT_FALSE(capsule_view_is_ended(v));
         ASSERT_FALSE(capsule_view_is_running(v));
 
         v->host_address = strdup("10.11.0.7");
@@ -51,5 +51,5 @@ TEST(json) {
                      "\"last_active_at\":\"2026-06-01T10:00:01Z\",\"last_updated\":\"2026-06-01T10:00:01Z\","
                      "\"isolation\":\"emulated\",\"metadata\":{\"a\":\"b\",\"agent_version\":\"0.1.0\"},"
                      "\"error_message\":\"It broke.\"}");
-        ASSERT_FALSE(capsule_view_is_listed(v));
+        ASSERT_TRUE(capsule_view_is_ended(v));
 }

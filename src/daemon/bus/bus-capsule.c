@@ -41,6 +41,7 @@ GETTER(memory_bytes, "t", c->spec.memory_bytes)
 GETTER(disk_bytes, "t", c->spec.disk_bytes)
 GETTER(timeout_usec, "t", c->spec.timeout_usec)
 GETTER(host_address, "s", strempty(c->address))
+GETTER(status_code, "s", c->start_fault.code != FAULT_NONE ? fault_wire_name(c->start_fault.code) : "")
 GETTER(leader, "u", (uint32_t) c->monitor_pid)
 GETTER(vmm_pid, "u", (uint32_t) c->vmm_pid)
 GETTER(agent_version, "s", strempty(c->agent_version))
@@ -213,6 +214,7 @@ static const sd_bus_vtable capsule_vtable[] = {
         SD_BUS_PROPERTY("BootMode", "s", property_get_boot_mode, 0, EMITS),
         SD_BUS_PROPERTY("TerminationReason", "s", property_get_reason, 0, EMITS),
         SD_BUS_PROPERTY("StatusMessage", "s", property_get_message, 0, EMITS),
+        SD_BUS_PROPERTY("StatusCode", "s", property_get_status_code, 0, EMITS),
         SD_BUS_PROPERTY("CreatedTimestamp", "t", property_get_created, 0, CONST),
         SD_BUS_PROPERTY("StartedTimestamp", "t", property_get_started, 0, EMITS),
         SD_BUS_PROPERTY("LastActiveTimestamp", "t", property_get_active, 0, EMITS),

@@ -280,7 +280,7 @@ static void stop_done(CapsuleStop *s) {
         if (c->address)
                 c->address[0] = 0;
         capsule_set_state(c, error && !asked ? CAPSULE_ERROR : CAPSULE_STOPPED);
-        capsule_tell_one(c, "TerminationReason", "Leader", "VMMPID", "HostAddress");
+        capsule_tell_one(c, "StatusCode", "TerminationReason", "Leader", "VMMPID", "HostAddress");
         (void) capsule_save(c, /* durable= */ asked, &fault);
         log_capsule(c->id, LOG_INFO, 0, "Ended: %s%s%s.", end_reason_to_string(c->reason), c->end_status ? ", " : "",
                     strempty(c->end_status));
