@@ -7,6 +7,7 @@
 
 #include "basic/fd.h"
 #include "basic/limits.h"
+#include "daemon/host/flow.h"
 #include "daemon/host/link.h"
 #include "daemon/host/netns.h"
 #include "daemon/host/nft.h"
@@ -156,6 +157,16 @@ TEST(rules) {
         tap = tap_open("tap0", 0);
         ASSERT_EQ(nft_apply_slot(&good, "no address", "up0", &second), -EIO);
         ASSERT_OK(nft_apply_slot(&good, "10.11.0.3", "up0", NULL));
+}
+
+TEST(flows) {
+        _cleanup_(place_done) Place place = place_new();
+        _cleanup_(flow_socket_freep) FlowSocket *s = NULL;
+
+        ASSERT_OK(flow_socket_new(&s));
+        ASSERT_EQ(flow_forget(s, address("192.0.2.1")), 0); /* the table is empty */
+        ASSERT_EQ(flow_forget(s, address("192.0.2.1")), 0);
+        ASSERT_NULL(flow_socket_free(NULL));
 }
 
 TEST(config) {

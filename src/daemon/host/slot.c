@@ -21,6 +21,7 @@
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "daemon/host/flow.h"
 #include "daemon/host/link.h"
 #include "daemon/host/netns.h"
 #include "daemon/host/nft.h"
@@ -47,6 +48,7 @@ struct Slot {
         int netns_fd;
         int tap_fd;
         uint64_t free_usec; /* in quarantine until then, CLOCK_BOOTTIME */
+        bool has_flows;     /* in quarantine: the host may still track connections of its address */
         bool tap_taken;     /* or adopted: a guest has been in there */
         char address[INET_ADDRSTRLEN];
 };
@@ -56,6 +58,7 @@ struct SlotPool {
         sd_event_source *idle_source;
         sd_event_source *retry_source;
         LinkSocket *host_links;
+        FlowSocket *host_flows; /* NULL: the kernel cannot */
         int host_netns_fd;
         uint32_t base; /* first address of the pool, host byte order */
         char pool_text[INET_ADDRSTRLEN + 4];
@@ -283,6 +286,23 @@ static Slot* pool_pop_ready(SlotPool *p) {
 
 static int on_retry(sd_event_source *source, uint64_t usec, void *userdata);
 
+static Slot* pool_find_flows(SlotPool *p) {
+        for (Slot *s = p->quarantine; s; s = s->next)
+                if (s->has_flows)
+                        return s;
+        return NULL;
+}
+
+static void slot_forget_flows(Slot *s) {
+        int r;
+
+        r = s->pool->host_flows ? flow_forget(s->pool->host_flows, slot_own_end(s)) : 0;
+        if (r < 0)
+                (void) log_warning_errno(r, "Failed to forget the connections of %s, ignoring: %m",
+                                         s->address);
+        s->has_flows = r > 0;
+}
+
 /* One piece of work per turn; the source is off when nothing is left to do. */
 static int on_idle(sd_event_source *source, void *userdata) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
@@ -295,6 +315,12 @@ static int on_idle(sd_event_source *source, void *userdata) {
                 if (r < 0 && r != -ENODEV)
                         log_warning_errno(r,
                                           "Failed to remove a link of a former network slot, ignoring: %m");
+                return 0;
+        }
+
+        s = pool_find_flows(p);
+        if (s) {
+                slot_forget_flows(s);
                 return 0;
         }
 
@@ -325,11 +351,11 @@ static int on_idle(sd_event_source *source, void *userdata) {
 static void pool_refill(SlotPool *p) {
         int r;
 
-        if (!p->idle_source || (p->n_ready == p->n_wanted && p->n_stale == 0))
+        if (!p->idle_source || (p->n_ready == p->n_wanted && p->n_stale == 0 && !pool_find_flows(p)))
                 return;
 
         r = sd_event_source_set_enabled(p->idle_source, SD_EVENT_ON);
-        if (r < 0)
+        if (r < 0 && r != -ESTALE) /* the loop has ended */
                 log_warning_errno(r, "Failed to refill the network slots, ignoring: %m");
 }
 
@@ -405,6 +431,10 @@ static int pool_setup_host(SlotPool *p, Fault *reterr) {
         if (r < 0)
                 return fault_set_errno(reterr, r, "Failed to open a netlink socket");
 
+        r = flow_socket_new(&p->host_flows);
+        if (r < 0)
+                (void) log_warning_errno(r, "Failed to open the table of connections, ignoring: %m");
+
         r = nft_apply_host(&(NftAddresses) { p->pool_text, p->dns_text }, reterr);
         if (r < 0)
                 return r;
@@ -465,6 +495,7 @@ SlotPool* slot_pool_free(SlotPool *p) {
         slot_list_free(p->ready);
         slot_list_free(p->quarantine);
         link_socket_free(p->host_links);
+        flow_socket_free(p->host_flows);
         close_fd(p->host_netns_fd);
         sd_event_unref(p->event);
         free(p->stale);
@@ -548,16 +579,19 @@ int slot_pool_adopt(SlotPool *p, unsigned index, Slot **ret) {
 }
 
 Slot* slot_release(Slot *s) {
+        SlotPool *p;
+
         if (!s)
                 return NULL;
 
-        s->pool->n_used--;
+        p = s->pool;
+        p->n_used--;
+        s->has_flows = s->tap_taken;
         if (s->tap_taken)
                 slot_quarantine_consume(s);
-        else {
-                pool_push_ready(s->pool, s);
-                pool_refill(s->pool); /* which also closes one too many */
-        }
+        else
+                pool_push_ready(p, s);
+        pool_refill(p); /* forgets connections, and closes a slot too many */
         return NULL;
 }
 
