@@ -18,11 +18,17 @@ static bool is_tcg(const VmmConfig *c) {
         return streq(c->accelerator, "tcg");
 }
 
+/* The self-tests of the crypto code are a seventh of an emulated boot; expedited grace periods speed up
+ * mounts and modules. */
+#define KERNEL_LINE_COMMON                                                                     \
+        "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t 8250.nr_uarts=1 random.trust_cpu=on" \
+        " cryptomgr.notests rcupdate.rcu_expedited=1"
+
 char* qemu_kernel_line(const VmmConfig *c) {
         _cleanup_free_ char *tsc = NULL;
 
         if (!is_tcg(c))
-                return strjoin("console=ttyS0 quiet loglevel=0 panic=-1 reboot=t 8250.nr_uarts=1 random.trust_cpu=on");
+                return strjoin(KERNEL_LINE_COMMON);
 
         /* A guest with neither PIT nor PIC hangs calibrating its TSC in some boots unless it is told the
          * rate. */
@@ -31,9 +37,7 @@ char* qemu_kernel_line(const VmmConfig *c) {
                 if (!tsc)
                         return NULL;
         }
-        return strjoin("console=ttyS0 quiet loglevel=0 panic=-1 reboot=t 8250.nr_uarts=1 random.trust_cpu=on"
-                       " no_timer_check mitigations=off nokaslr",
-                       strempty(tsc));
+        return strjoin(KERNEL_LINE_COMMON " no_timer_check mitigations=off nokaslr", strempty(tsc));
 }
 
 static int add(char ***v, const char *option, const char *value) {

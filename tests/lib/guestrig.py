@@ -321,7 +321,7 @@ class Files:
 
 KERNEL_LINE = (
     "console=ttyS0 quiet loglevel=0 panic=-1 reboot=t 8250.nr_uarts=1 random.trust_cpu=on "
-    "no_timer_check mitigations=off nokaslr"
+    "cryptomgr.notests rcupdate.rcu_expedited=1 no_timer_check mitigations=off nokaslr"
 )
 
 
