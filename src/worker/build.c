@@ -213,13 +213,37 @@ static int build_argv(const Build *b, char ***ret) {
         return 0;
 }
 
+typedef struct BuildOutput {
+        BuildProgress position;
+        char *error; /* first line that tells of one */
+} BuildOutput;
+
 static void on_line(const char *line, void *userdata) {
+        BuildOutput *o = userdata;
+        const char *error = startswith(line, "E: ");
+
         log_info("%s", line);
-        build_progress_line(userdata, line);
+        if (error && !o->error)
+                o->error = strdup(error);
+        build_progress_line(&o->position, line);
+}
+
+static int run_mmdebstrap(char *const *argv, const RunOptions *options, const BuildOutput *o,
+                          Fault *reterr) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        int r;
+
+        r = run_tool(argv, options, &fault);
+        if (r >= 0)
+                return 0;
+        if (fault.code == FAULT_BACKEND_UNAVAILABLE)
+                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
+                                 "mmdebstrap is not installed. Remedy: apt install mmdebstrap");
+        return fault_set(reterr, FAULT_INTERNAL, "mmdebstrap failed: %s", o->error ?: fault.message);
 }
 
 static int build_tree(Build *b, const WorkerProgress *progress, Fault *reterr) {
-        BuildProgress position = { .progress = progress };
+        BuildOutput output = { .position.progress = progress };
         _cleanup_strv_ char **argv = NULL;
         _cleanup_free_ char *tmpdir = NULL;
         int r;
@@ -229,18 +253,20 @@ static int build_tree(Build *b, const WorkerProgress *progress, Fault *reterr) {
         if (r < 0 || !tmpdir)
                 return fault_set_errno(reterr, -ENOMEM, "Failed to start mmdebstrap");
 
-        return run_tool(argv,
-                        &(RunOptions) {
-                                        .cwd = b->work.path,
-                                        .env = (char *[]) { tmpdir,
-                                                            (char *) "SOURCE_DATE_EPOCH=" BUILD_EPOCH,
-                                                            (char *) "HOME=/root",
-                                                            (char *) "DEBIAN_FRONTEND=noninteractive",
-                                                            NULL },
-                                        .on_line = on_line,
-                                        .userdata = &position,
-                        },
-                        reterr);
+        r = run_mmdebstrap(argv,
+                           &(RunOptions) {
+                                           .cwd = b->work.path,
+                                           .env = (char *[]) { tmpdir,
+                                                               (char *) "SOURCE_DATE_EPOCH=" BUILD_EPOCH,
+                                                               (char *) "HOME=/root",
+                                                               (char *) "DEBIAN_FRONTEND=noninteractive",
+                                                               NULL },
+                                           .on_line = on_line,
+                                           .userdata = &output,
+                           },
+                           &output, reterr);
+        free(output.error);
+        return r;
 }
 
 /* Replaces a file of the tree; never writes through a link that a package left there. */
