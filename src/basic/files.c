@@ -214,7 +214,8 @@ static int removal_move_up(Removal *m, int dir_fd, const char *name) {
 
 static int removal_empty(Removal *m, int dir_fd, unsigned depth);
 
-/* A directory that is to be emptied: made ours and writable where that is needed and allowed (wrennd may chown, and no more). */
+/* A directory that is to be emptied: made ours and writable where that is needed and allowed (wrennd may
+ * chown, and no more). */
 static int removal_open(int dir_fd, const char *name, struct stat *ret_st) {
         _cleanup_close_ int fd = -EBADF;
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * wrennd: puts the layers together. Order of a start: configuration, database, bus, network slots, then the join with what runs
- * already; only when that is done the bus name is taken and READY=1 sent, so that no caller ever sees half of it.
+ * wrennd: puts the layers together. Order of a start: configuration, database, bus, network slots, then the
+ * join with what runs already; only when that is done the bus name is taken and READY=1 sent, so that no
+ * caller ever sees half of it.
  */
 
 #include <getopt.h>
@@ -55,7 +56,7 @@ static int log_fault(int r, const Fault *fault, const char *what) {
         return r;
 }
 
-/* --- PID 1's words ------------------------------------------------------------------------------------------------------- */
+/* --- PID 1's words --------------------------------------------------------------------------- */
 
 /* systemctl stop of a scope: as its Controller= we are asked to end it. */
 static void on_request_stop(Systemd *s, const char *unit, void *userdata) {
@@ -72,14 +73,15 @@ static void on_request_stop(Systemd *s, const char *unit, void *userdata) {
 
 static const SystemdHandlers systemd_handlers = { .on_request_stop = on_request_stop };
 
-/* --- start --------------------------------------------------------------------------------------------------------------- */
+/* --- start ----------------------------------------------------------------------------------- */
 
 static void on_default_layer(LayerCall *call, int r, const Fault *fault, void *userdata) {
         Program *p = userdata;
 
         p->layer_call = layer_call_free(p->layer_call);
         if (r < 0)
-                log_warning("Failed to make an empty disk ahead of time, ignoring: %s", fault ? fault->message : "");
+                log_warning("Failed to make an empty disk ahead of time, ignoring: %s",
+                            fault ? fault->message : "");
 }
 
 /* The network and what was left by jobs; a host without one serves all but new capsules. */
@@ -97,7 +99,8 @@ static void start_rest(Program *p) {
         r = manager_start_sweep(m);
         if (r < 0)
                 (void) log_warning_errno(r, "Failed to plan sweeps, ignoring: %m");
-        if (layer_cache_prepare(m->layers, m->config.default_disk_bytes, on_default_layer, p, &p->layer_call, &layer_fault) < 0)
+        if (layer_cache_prepare(m->layers, m->config.default_disk_bytes, on_default_layer, p, &p->layer_call,
+                                &layer_fault) < 0)
                 log_warning("%s", layer_fault.message);
 }
 
@@ -114,8 +117,10 @@ static void on_adopted(Manager *m, int r, unsigned n_adopted, unsigned n_removed
                 return;
         }
 
-        log_info("wrennd " WRENN_VERSION " is ready: %u capsules adopted, %u removed.", n_adopted, n_removed);
-        (void) sd_notifyf(/* unset_environment= */ false, "READY=1\nSTATUS=%u capsules running (%u adopted, %u removed at the start)",
+        log_info("wrennd " WRENN_VERSION " is ready: %u capsules adopted, %u removed.", n_adopted,
+                 n_removed);
+        (void) sd_notifyf(/* unset_environment= */ false,
+                          "READY=1\nSTATUS=%u capsules running (%u adopted, %u removed at the start)",
                           m->n_running, n_adopted, n_removed);
 }
 
@@ -157,8 +162,8 @@ static void open_slots(Manager *m) {
 
         r = slot_pool_new(m->event,
                           &(SlotPoolConfig) {
-                                  .address_pool = m->config.address_pool4,
-                                  .n_ready = SLOT_READY_DEFAULT,
+                                          .address_pool = m->config.address_pool4,
+                                          .n_ready = SLOT_READY_DEFAULT,
                           },
                           &m->slots, &fault);
         if (r < 0)

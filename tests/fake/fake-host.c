@@ -18,7 +18,7 @@ FakeFailure fake_failure;
 unsigned fake_n_slots, fake_n_units;
 static const char *vmm_directory = "/nonexistent";
 
-/* --- PID 1 --------------------------------------------------------------------------------------------------------------- */
+/* --- PID 1 ----------------------------------------------------------------------------------- */
 
 typedef struct Unit {
         char name[128];
@@ -76,7 +76,8 @@ void fake_systemd_add_unit(Systemd *s, const char *name, pid_t pid) {
 }
 
 static int on_defer(sd_event_source *source, void *userdata) {
-        static const Fault failed = { .code = FAULT_BACKEND_UNAVAILABLE, .message = (char *) "The job failed." };
+        static const Fault failed = { .code = FAULT_BACKEND_UNAVAILABLE,
+                                      .message = (char *) "The job failed." };
         UnitInfo infos[UNITS_MAX];
         UnitCall *c = userdata;
         size_t n = 0;
@@ -114,7 +115,8 @@ UnitCall* unit_call_free(UnitCall *c) {
         return NULL;
 }
 
-int scope_start(Systemd *s, const char *unit, const ScopeSpec *spec, UnitDone done, void *userdata, UnitCall **ret) {
+int scope_start(Systemd *s, const char *unit, const ScopeSpec *spec, UnitDone done, void *userdata,
+                UnitCall **ret) {
         if (fake_failure == FAKE_SCOPE_CALL)
                 return -ECONNRESET;
         if (fake_failure != FAKE_SCOPE_JOB)
@@ -124,8 +126,8 @@ int scope_start(Systemd *s, const char *unit, const ScopeSpec *spec, UnitDone do
         return 0;
 }
 
-int systemd_start_transient(Systemd *s, const char *unit, UnitFill fill, void *fill_userdata, UnitDone done, void *userdata,
-                            UnitCall **ret) {
+int systemd_start_transient(Systemd *s, const char *unit, UnitFill fill, void *fill_userdata, UnitDone done,
+                            void *userdata, UnitCall **ret) {
         return -ENOTCONN;
 }
 
@@ -166,8 +168,8 @@ int systemd_list_units(Systemd *s, const char *pattern, UnitListDone done, void 
         return 0;
 }
 
-int systemd_get_string(Systemd *s, const char *unit, const char *interface, const char *property, UnitPropertyDone done, void *userdata,
-                       UnitCall **ret) {
+int systemd_get_string(Systemd *s, const char *unit, const char *interface, const char *property,
+                       UnitPropertyDone done, void *userdata, UnitCall **ret) {
         *ret = call_new(s, CALL_STRING, 0, userdata);
         (*ret)->get_done = done;
         return 0;
@@ -177,14 +179,14 @@ sd_bus* systemd_bus(Systemd *s) {
         return NULL;
 }
 
-/* --- slots --------------------------------------------------------------------------------------------------------------- */
+/* --- slots ----------------------------------------------------------------------------------- */
 
 struct Slot {
         unsigned index;
         int netns_fd;
 };
 
-static SlotPool* const the_pool = (SlotPool *) 1;
+static SlotPool *const the_pool = (SlotPool *) 1;
 
 int slot_pool_new(sd_event *e, const SlotPoolConfig *c, SlotPool **ret, Fault *reterr) {
         *ret = the_pool;
@@ -238,7 +240,7 @@ const char* slot_address(const Slot *s) {
         return "10.11.0.3";
 }
 
-/* --- VMM ------------------------------------------------------------------------------------------------------------------ */
+/* --- VMM ------------------------------------------------------------------------------------- */
 
 struct VmmProbe {
         char *launcher, *monitor;
@@ -250,7 +252,8 @@ void fake_vmm_set_directory(const char *path) {
 
 int vmm_probe_new(Manager *m, VmmProbe **ret) {
         *ret = calloc(1, sizeof(VmmProbe));
-        **ret = (VmmProbe) { strjoin(vmm_directory, "/wrenn-launch"), strjoin(vmm_directory, "/wrenn-monitor") };
+        **ret = (VmmProbe) { strjoin(vmm_directory, "/wrenn-launch"),
+                             strjoin(vmm_directory, "/wrenn-monitor") };
         return 0;
 }
 
@@ -274,7 +277,10 @@ int vmm_choose_accelerator(VmmProbe *p, Accelerator *ret, Fault *reterr) {
 int vmm_choose(VmmProbe *p, VmmChoice *ret, Fault *reterr) {
         if (fake_failure == FAKE_CHOICE)
                 return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "No VMM.");
-        *ret = (VmmChoice) { .accelerator = ACCELERATOR_TCG, .program = "/vmm", .launcher = p->launcher, .monitor = p->monitor };
+        *ret = (VmmChoice) { .accelerator = ACCELERATOR_TCG,
+                             .program = "/vmm",
+                             .launcher = p->launcher,
+                             .monitor = p->monitor };
         return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The whole life of capsules against fakes: PID 1, slots, launcher, monitor and VMM are played (tests/fake). */
+/* The whole life of capsules against fakes: PID 1, slots, launcher, monitor and VMM are played (tests/fake).
+ */
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -33,7 +34,8 @@ typedef struct Host {
         char reason[32];
 } Host;
 
-static void on_process_exited(Capsule *c, uint32_t pid, const char *tag, int code, const char *reason, void *userdata) {
+static void on_process_exited(Capsule *c, uint32_t pid, const char *tag, int code, const char *reason,
+                              void *userdata) {
         Host *h = userdata;
 
         h->n_exited++;
@@ -79,7 +81,10 @@ static void manager_up(Host *h) {
         config.memory_budget_bytes = 3 * GIB;
         config.default_disk_bytes = 64 * MIB;
         ASSERT_EQ(manager_new(h->event, &config,
-                              &(ManagerPaths) { .state_dir = state, .run_dir = run, .cache_dir = cache, .lib_dir = "/nonexistent" },
+                              &(ManagerPaths) { .state_dir = state,
+                                                .run_dir = run,
+                                                .cache_dir = cache,
+                                                .lib_dir = "/nonexistent" },
                               &h->manager, &h->fault),
                   0);
         h->manager->systemd = h->systemd;
@@ -102,8 +107,11 @@ static void put_templates(Host *h) {
 
         for (size_t i = 0; i < ELEMENTSOF(names); i++)
                 ASSERT_EQ(store_put_template(h->manager->store,
-                                             &(TemplateRow) { .id = names[i], .name = names[i], .type = "base", .env = "{}" }, false,
-                                             &h->fault),
+                                             &(TemplateRow) { .id = names[i],
+                                                              .name = names[i],
+                                                              .type = "base",
+                                                              .env = "{}" },
+                                             false, &h->fault),
                           0);
 }
 
@@ -115,7 +123,7 @@ static void up(Host *h) {
         fake_failure = FAKE_NOTHING;
         manager_up(h);
         put_templates(h);
-        manager_down(h);        /* templates are loaded at a start */
+        manager_down(h); /* templates are loaded at a start */
         manager_up(h);
 }
 
@@ -215,7 +223,7 @@ TEST(create_and_destroy) {
 
         destroy_and_wait(&h, c);
         ASSERT_TRUE(streq(h.reason, "user"));
-        ASSERT_EQ(capsule_destroy(c, END_USER, on_done, &h, &h.fault), 1);     /* idempotent */
+        ASSERT_EQ(capsule_destroy(c, END_USER, on_done, &h, &h.fault), 1); /* idempotent */
         ASSERT_EQ(capsule_ping(c, &h.fault), fault_errno(FAULT_INVALID_STATE));
         down(&h);
 }
@@ -324,7 +332,8 @@ TEST(ends_have_reasons) {
         down(&h);
 }
 
-static void on_exec(Capsule *c, int r, uint32_t pid, const char *tag, const int fds[3], const Fault *fault, void *userdata) {
+static void on_exec(Capsule *c, int r, uint32_t pid, const char *tag, const int fds[3], const Fault *fault,
+                    void *userdata) {
         Host *h = userdata;
 
         h->n_done++;
@@ -350,7 +359,9 @@ TEST(exec) {
         fault_done(&h.fault);
 
         for (unsigned i = 0; i < 2; i++) {
-                spec = (ExecSpec) { .argv = strv_split("true", " "), .tag = strdup("mine"), .want_stdin = i };
+                spec = (ExecSpec) { .argv = strv_split("true", " "),
+                                    .tag = strdup("mine"),
+                                    .want_stdin = i };
                 h.n_done = h.n_exited = 0;
                 ASSERT_EQ(capsule_exec(c, &spec, on_exec, &h, &h.fault), 0);
                 exec_spec_done(&spec);
@@ -388,7 +399,8 @@ TEST(adoption) {
         manager_down(&h);
         fake_n_slots = 0;
 
-        /* without control groups its processes cannot be told apart, so that it is taken down, not adopted */
+        /* without control groups its processes cannot be told apart, so that it is taken down, not adopted
+         */
         manager_up(&h);
         c = manager_find_capsule(h.manager, id, NULL, &h.fault);
         ASSERT_NOT_NULL(c);
@@ -417,10 +429,18 @@ TEST(what_nobody_knows_is_removed) {
 
                 ASSERT_EQ(id_random("cl", id), 0);
                 r = store_put_capsule(h.manager->store,
-                                      &(CapsuleRow) { .id = id, .state = i ? "starting" : "running", .reason = "", .labels = "{}",
-                                                      .team = "default", .boot_id = i ? h.manager->boot_id : "another",
-                                                      .template_id = "good", .template = "good", .accelerator = "tcg",
-                                                      .memory_bytes = GIB, .vcpus = 1, .uid = 1900000100 + i },
+                                      &(CapsuleRow) { .id = id,
+                                                      .state = i ? "starting" : "running",
+                                                      .reason = "",
+                                                      .labels = "{}",
+                                                      .team = "default",
+                                                      .boot_id = i ? h.manager->boot_id : "another",
+                                                      .template_id = "good",
+                                                      .template = "good",
+                                                      .accelerator = "tcg",
+                                                      .memory_bytes = GIB,
+                                                      .vcpus = 1,
+                                                      .uid = 1900000100 + i },
                                       false, &h.fault);
                 ASSERT_EQ(r, 0);
         }
@@ -457,7 +477,8 @@ TEST(admission) {
                 skip();
         up(&h);
 
-        ASSERT_EQ(capsule_create(h.manager, &spec, NULL, NULL, &c, &h.fault), fault_errno(FAULT_NO_CAPACITY));
+        ASSERT_EQ(capsule_create(h.manager, &spec, NULL, NULL, &c, &h.fault),
+                  fault_errno(FAULT_NO_CAPACITY));
         ASSERT_NOT_NULL(strstr(h.fault.message, "MemoryBudget="));
         fault_done(&h.fault);
         capsule_spec_done(&spec);
@@ -466,7 +487,8 @@ TEST(admission) {
         for (size_t i = 0; i < ELEMENTSOF(running); i++)
                 running[i] = create(&h, "no-ready");
         spec = (CapsuleSpec) { .template = strdup("good") };
-        ASSERT_EQ(capsule_create(h.manager, &spec, NULL, NULL, &c, &h.fault), fault_errno(FAULT_NO_CAPACITY));
+        ASSERT_EQ(capsule_create(h.manager, &spec, NULL, NULL, &c, &h.fault),
+                  fault_errno(FAULT_NO_CAPACITY));
         ASSERT_NOT_NULL(strstr(h.fault.message, "MaxCapsules="));
         fault_done(&h.fault);
         capsule_spec_done(&spec);
@@ -488,14 +510,21 @@ TEST(bad_requests) {
                 { { .template = (char *) "none" }, FAULT_NOT_FOUND },
                 { { .template = (char *) "../x" }, FAULT_INVALID_ARGS },
                 { { .template = (char *) "good", .vcpus = VCPUS_MAX + 1 }, FAULT_INVALID_ARGS },
-                { { .template = (char *) "good", .memory_bytes = MEMORY_BYTES_MIN - MIB }, FAULT_INVALID_ARGS },
-                { { .template = (char *) "good", .memory_bytes = MEMORY_BYTES_MIN + 1 }, FAULT_INVALID_ARGS },
-                { { .template = (char *) "good", .memory_bytes = MEMORY_BYTES_MAX + MIB }, FAULT_INVALID_ARGS },
-                { { .template = (char *) "good", .disk_bytes = DISK_BYTES_MIN - DISK_BYTES_STEP }, FAULT_INVALID_ARGS },
+                { { .template = (char *) "good", .memory_bytes = MEMORY_BYTES_MIN - MIB },
+                  FAULT_INVALID_ARGS },
+                { { .template = (char *) "good", .memory_bytes = MEMORY_BYTES_MIN + 1 },
+                  FAULT_INVALID_ARGS },
+                { { .template = (char *) "good", .memory_bytes = MEMORY_BYTES_MAX + MIB },
+                  FAULT_INVALID_ARGS },
+                { { .template = (char *) "good", .disk_bytes = DISK_BYTES_MIN - DISK_BYTES_STEP },
+                  FAULT_INVALID_ARGS },
                 { { .template = (char *) "good", .disk_bytes = DISK_BYTES_MIN + 1 }, FAULT_INVALID_ARGS },
-                { { .template = (char *) "good", .timeout_usec = TIMEOUT_USEC_MAX + 1 }, FAULT_INVALID_ARGS },
-                { { .template = (char *) "good", .labels = (char *[]) { (char *) "=x", NULL } }, FAULT_INVALID_ARGS },
-                { { .template = (char *) "good", .env = (char *[]) { (char *) "no equals", NULL } }, FAULT_INVALID_ARGS },
+                { { .template = (char *) "good", .timeout_usec = TIMEOUT_USEC_MAX + 1 },
+                  FAULT_INVALID_ARGS },
+                { { .template = (char *) "good", .labels = (char *[]) { (char *) "=x", NULL } },
+                  FAULT_INVALID_ARGS },
+                { { .template = (char *) "good", .env = (char *[]) { (char *) "no equals", NULL } },
+                  FAULT_INVALID_ARGS },
         };
         Host h;
 
@@ -510,7 +539,8 @@ TEST(bad_requests) {
                 spec.template = strdup(cases[i].spec.template);
                 spec.labels = strv_copy(cases[i].spec.labels);
                 spec.env = strv_copy(cases[i].spec.env);
-                ASSERT_EQ(capsule_create(h.manager, &spec, NULL, NULL, &c, &h.fault), fault_errno(cases[i].code));
+                ASSERT_EQ(capsule_create(h.manager, &spec, NULL, NULL, &c, &h.fault),
+                          fault_errno(cases[i].code));
                 capsule_spec_done(&spec);
                 fault_done(&h.fault);
         }

@@ -69,11 +69,21 @@ TEST(keys) {
 
 TEST(bad_lines_change_nothing) {
         static const char *const lines[] = {
-                "[Daemon]\nUnknown=1",           "[Nowhere]\nBackend=qemu",      "Backend=qemu",
-                "[Daemon]\nBackend=xen",         "[Daemon]\nAllowEmulation=2x",  "[Daemon]\nMaxCapsules=-1",
-                "[Daemon]\nMaxCapsules=99999999", "[Capsule]\nDefaultVCPUs=0",   "[Capsule]\nDefaultVCPUs=33",
-                "[Capsule]\nDefaultMemory=1K",   "[Capsule]\nDefaultTemplate=/", "[Capsule]\nUIDRange=0-100",
-                "[Capsule]\nUIDRange=5000-4000", "[Capsule]\nUIDRange=5000",     "[Daemon]\nno equals sign",
+                "[Daemon]\nUnknown=1",
+                "[Nowhere]\nBackend=qemu",
+                "Backend=qemu",
+                "[Daemon]\nBackend=xen",
+                "[Daemon]\nAllowEmulation=2x",
+                "[Daemon]\nMaxCapsules=-1",
+                "[Daemon]\nMaxCapsules=99999999",
+                "[Capsule]\nDefaultVCPUs=0",
+                "[Capsule]\nDefaultVCPUs=33",
+                "[Capsule]\nDefaultMemory=1K",
+                "[Capsule]\nDefaultTemplate=/",
+                "[Capsule]\nUIDRange=0-100",
+                "[Capsule]\nUIDRange=5000-4000",
+                "[Capsule]\nUIDRange=5000",
+                "[Daemon]\nno equals sign",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(lines); i++) {
@@ -122,9 +132,9 @@ TEST(files) {
         put(low_d, "70-c.conf.off", "[Capsule]\nTasksMax=70\n", 0644);
 
         ASSERT_EQ(config_load((const char *const[]) { low, high, NULL }, &c, &fault), 0);
-        ASSERT_EQ(c.capsules_max, 1000);        /* the higher main file replaces the lower one */
+        ASSERT_EQ(c.capsules_max, 1000); /* the higher main file replaces the lower one */
         ASSERT_EQ(c.default_vcpus, 3);
-        ASSERT_EQ(c.tasks_max, 60);             /* drop-ins by name */
+        ASSERT_EQ(c.tasks_max, 60); /* drop-ins by name */
         config_done(&c);
 
         put(low_d, "60-b.conf", "[Capsule]\nTasksMax=60\n", 0666);

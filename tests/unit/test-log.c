@@ -172,7 +172,8 @@ static int play_journal(int out) {
 }
 
 TEST(journal) {
-        static const char message[] = "MESSAGE\n\x2a\0\0\0\0\0\0\0cl-x: two\nlines: No such file or directory\n";
+        static const char message[] =
+                        "MESSAGE\n\x2a\0\0\0\0\0\0\0cl-x: two\nlines: No such file or directory\n";
         int fds[2], status;
         ssize_t n;
         pid_t pid;

@@ -39,16 +39,23 @@ TEST(rows_survive) {
         Seen seen = {};
 
         ASSERT_EQ(store_open(path, &s, &fault), 0);
-        ASSERT_EQ(store_put_capsule(s, &(CapsuleRow) { .id = "b", .created_usec = 2, .labels = "x" }, true, &fault), 0);
+        ASSERT_EQ(store_put_capsule(s, &(CapsuleRow) { .id = "b", .created_usec = 2, .labels = "x" }, true,
+                                    &fault),
+                  0);
         ASSERT_EQ(store_put_capsule(s, &(CapsuleRow) { .id = "a", .created_usec = 1 }, false, &fault), 0);
-        ASSERT_EQ(store_put_capsule(s, &(CapsuleRow) { .id = "b", .created_usec = 2, .labels = "{}", .memory_bytes = 1 << 30 }, true, &fault),
+        ASSERT_EQ(store_put_capsule(s,
+                                    &(CapsuleRow) { .id = "b",
+                                                    .created_usec = 2,
+                                                    .labels = "{}",
+                                                    .memory_bytes = 1 << 30 },
+                                    true, &fault),
                   0);
         s = store_close(s);
 
         ASSERT_EQ(store_open(path, &s, &fault), 0);
         ASSERT_EQ(store_load_capsules(s, on_capsule, &seen, &fault), 0);
         ASSERT_EQ(seen.n, 2);
-        ASSERT_TRUE(streq(seen.last_id, "b"));  /* oldest first */
+        ASSERT_TRUE(streq(seen.last_id, "b")); /* oldest first */
         ASSERT_TRUE(streq(seen.text, "{}"));
         ASSERT_EQ(seen.number, 1 << 30);
 

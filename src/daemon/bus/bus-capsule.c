@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The Capsule interface: objects below BUS_PATH "/capsule". Ended ones stay until their record is forgotten. */
+/* The Capsule interface: objects below BUS_PATH "/capsule". Ended ones stay until their record is forgotten.
+ */
 
 #include <string.h>
 
@@ -12,19 +13,21 @@
 #include "daemon/bus/bus-server.h"
 #include "daemon/core/capsule.h"
 
-/* A find function gets the server; its vtable gets what it returns, here the capsule, whose Manager's events know the server. */
+/* A find function gets the server; its vtable gets what it returns, here the capsule, whose Manager's events
+ * know the server. */
 static BusServer* server_of(const Capsule *c) {
         return c->manager->events_userdata;
 }
 
-/* --- properties ---------------------------------------------------------------------------------------------------------- */
+/* --- properties ------------------------------------------------------------------------------ */
 
-#define GETTER(name, signature, value)                                                                                          \
-        static int property_get_##name(sd_bus *bus, const char *path, const char *interface, const char *property,              \
-                                       sd_bus_message *reply, void *userdata, sd_bus_error *error) {                             \
-                const Capsule *c _unused_ = userdata;                                                                           \
-                                                                                                                                \
-                return sd_bus_message_append(reply, signature, value);                                                          \
+#define GETTER(name, signature, value)                                                              \
+        static int property_get_##name(sd_bus *bus, const char *path, const char *interface,        \
+                                       const char *property, sd_bus_message *reply, void *userdata, \
+                                       sd_bus_error *error) {                                       \
+                const Capsule *c _unused_ = userdata;                                               \
+                                                                                                    \
+                return sd_bus_message_append(reply, signature, value);                              \
         }
 
 GETTER(id, "s", c->id)
@@ -55,14 +58,15 @@ GETTER(updated, "t", c->updated_usec)
 GETTER(memory_current, "t", capsule_memory_current(c))
 GETTER(disk_usage, "t", capsule_disk_usage(c))
 
-static int property_get_labels(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                               void *userdata, sd_bus_error *error) {
+static int property_get_labels(sd_bus *bus, const char *path, const char *interface, const char *property,
+                               sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const Capsule *c = userdata;
 
         return bus_append_string_map(reply, c->spec.labels);
 }
 
-/* --- methods; each takes the capsule by reference and by the shared functions of bus-capsules.c -------------------------- */
+/* --- methods; each takes the capsule by reference and by the shared functions of bus-capsules.c
+ * -------------------------- */
 
 static int method_destroy(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Capsule *c = userdata;
@@ -105,7 +109,8 @@ static int read_exec(sd_bus_message *m, ExecRequest *q, Fault *reterr) {
         return r;
 }
 
-static void on_exec(Capsule *c, int r, uint32_t pid, const char *tag, const int fds[3], const Fault *fault, void *userdata) {
+static void on_exec(Capsule *c, int r, uint32_t pid, const char *tag, const int fds[3], const Fault *fault,
+                    void *userdata) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = userdata;
 
         if (r < 0)
@@ -130,7 +135,7 @@ static int method_exec(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         r = capsule_exec(c, &q.spec, on_exec, m, &fault);
         if (r < 0)
                 return bus_error_from_fault(error, r, &fault);
-        sd_bus_message_ref(m);  /* on_exec()'s */
+        sd_bus_message_ref(m); /* on_exec()'s */
         return 1;
 }
 
@@ -180,18 +185,23 @@ static int method_open_console(sd_bus_message *m, void *userdata, sd_bus_error *
         return 1;
 }
 
-#define CONST    SD_BUS_VTABLE_PROPERTY_CONST
-#define EMITS    SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
-#define METHOD   SD_BUS_VTABLE_UNPRIVILEGED
+#define CONST  SD_BUS_VTABLE_PROPERTY_CONST
+#define EMITS  SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE
+#define METHOD SD_BUS_VTABLE_UNPRIVILEGED
 
 static const sd_bus_vtable capsule_vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("Destroy", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_destroy, METHOD),
-        SD_BUS_METHOD_WITH_ARGS("Ping", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_ping, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("Destroy", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_destroy,
+                                METHOD),
+        SD_BUS_METHOD_WITH_ARGS("Ping", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_ping,
+                                METHOD),
         SD_BUS_METHOD_WITH_ARGS("Exec", SD_BUS_ARGS("as", argv, "a{ss}", env, "a{sv}", opts),
-                                SD_BUS_RESULT("u", pid, "s", tag, "h", stdin, "h", stdout, "h", stderr), method_exec, METHOD),
-        SD_BUS_METHOD_WITH_ARGS("OpenChannel", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("h", channel), method_open_channel, METHOD),
-        SD_BUS_METHOD_WITH_ARGS("OpenConsole", SD_BUS_NO_ARGS, SD_BUS_RESULT("h", console), method_open_console, METHOD),
+                                SD_BUS_RESULT("u", pid, "s", tag, "h", stdin, "h", stdout, "h", stderr),
+                                method_exec, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("OpenChannel", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("h", channel),
+                                method_open_channel, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("OpenConsole", SD_BUS_NO_ARGS, SD_BUS_RESULT("h", console),
+                                method_open_console, METHOD),
         SD_BUS_SIGNAL_WITH_ARGS("ProcessExited", SD_BUS_ARGS("u", pid, "s", tag, "i", code, "s", reason), 0),
         SD_BUS_PROPERTY("Id", "s", property_get_id, 0, CONST),
         SD_BUS_PROPERTY("Name", "s", property_get_name, 0, EMITS),
@@ -224,9 +234,10 @@ static const sd_bus_vtable capsule_vtable[] = {
         SD_BUS_VTABLE_END,
 };
 
-/* --- objects ------------------------------------------------------------------------------------------------------------- */
+/* --- objects --------------------------------------------------------------------------------- */
 
-static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret, sd_bus_error *error) {
+static int find(sd_bus *bus, const char *path, const char *interface, void *userdata, void **ret,
+                sd_bus_error *error) {
         _cleanup_free_ char *id = NULL;
         BusServer *s = userdata;
         Capsule *c;
@@ -270,7 +281,7 @@ const BusNoun bus_noun_capsule = {
         .enumerate = enumerate,
 };
 
-/* --- events -------------------------------------------------------------------------------------------------------------- */
+/* --- events ---------------------------------------------------------------------------------- */
 
 void bus_capsule_changed(Capsule *c, const char *const *properties, void *userdata) {
         _cleanup_free_ char *path = NULL;
@@ -279,20 +290,22 @@ void bus_capsule_changed(Capsule *c, const char *const *properties, void *userda
 
         r = bus_object_path(bus_noun_capsule.kind, c->id, &path);
         if (r >= 0)
-                r = sd_bus_emit_properties_changed_strv(s->bus, path, bus_noun_capsule.interface, (char **) properties);
+                r = sd_bus_emit_properties_changed_strv(s->bus, path, bus_noun_capsule.interface,
+                                                        (char **) properties);
         if (r < 0)
                 log_capsule(c->id, LOG_WARNING, r, "Failed to tell of a change, ignoring: %m");
 }
 
-void bus_process_exited(Capsule *c, uint32_t pid, const char *tag, int code, const char *reason, void *userdata) {
+void bus_process_exited(Capsule *c, uint32_t pid, const char *tag, int code, const char *reason,
+                        void *userdata) {
         _cleanup_free_ char *path = NULL;
         BusServer *s = userdata;
         int r;
 
         r = bus_object_path(bus_noun_capsule.kind, c->id, &path);
         if (r >= 0)
-                r = sd_bus_emit_signal(s->bus, path, bus_noun_capsule.interface, "ProcessExited", "usis", pid, tag, (int32_t) code,
-                                       reason);
+                r = sd_bus_emit_signal(s->bus, path, bus_noun_capsule.interface, "ProcessExited", "usis",
+                                       pid, tag, (int32_t) code, reason);
         if (r < 0)
                 log_capsule(c->id, LOG_WARNING, r, "Failed to tell of the end of a process, ignoring: %m");
 }

@@ -12,12 +12,14 @@
 #include "daemon/bus/bus-server.h"
 #include "daemon/host/users.h"
 
-#define LIST_ALL UINT64_C(1)    /* also stopped and failed ones */
+#define LIST_ALL UINT64_C(1) /* also stopped and failed ones */
 
-int bus_capsule_authorize(BusServer *s, sd_bus_message *m, const Capsule *c, const char *verb, BusCaller *caller, sd_bus_error *error) {
+int bus_capsule_authorize(BusServer *s, sd_bus_message *m, const Capsule *c, const char *verb,
+                          BusCaller *caller, sd_bus_error *error) {
         _cleanup_free_ char *owner = user_name(c->spec.owner_uid);
-        const char *const details[] = { "capsule", c->id,         "name",     c->spec.name,     "owner", owner,
-                                        "team",    c->spec.team,  "template", c->spec.template, "verb",  verb, NULL };
+        const char *const details[] = { "capsule", c->id,  "name",       c->spec.name, "owner",
+                                        owner,     "team", c->spec.team, "template",   c->spec.template,
+                                        "verb",    verb,   NULL };
         int r;
 
         r = bus_authorize(s, m, verb, details, caller, error);
@@ -26,7 +28,7 @@ int bus_capsule_authorize(BusServer *s, sd_bus_message *m, const Capsule *c, con
         return r;
 }
 
-/* --- create -------------------------------------------------------------------------------------------------------------- */
+/* --- create ---------------------------------------------------------------------------------- */
 
 typedef struct CreateRequest {
         CapsuleSpec spec;
@@ -90,7 +92,8 @@ static int method_create(sd_bus_message *m, void *userdata, sd_bus_error *error)
         if (r < 0)
                 return bus_error_from_fault(error, r, &fault);
         r = bus_authorize(s, m, "create",
-                          (const char *const[]) { "template", q.spec.template, "team", q.caller.team, "verb", "create", NULL },
+                          (const char *const[]) { "template", q.spec.template, "team", q.caller.team, "verb",
+                                                  "create", NULL },
                           &q.caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
@@ -104,11 +107,11 @@ static int method_create(sd_bus_message *m, void *userdata, sd_bus_error *error)
                 return bus_error_from_fault(error, r, &fault);
         if (q.no_wait)
                 return reply_created(m, c);
-        sd_bus_message_ref(m);  /* on_created()'s */
+        sd_bus_message_ref(m); /* on_created()'s */
         return 1;
 }
 
-/* --- get, list ------------------------------------------------------------------------------------------------------------ */
+/* --- get, list ------------------------------------------------------------------------------- */
 
 static int method_get(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
@@ -139,7 +142,9 @@ static bool has_labels(const Capsule *c, char *const *filter) {
 static int newest_first(const void *a, const void *b) {
         const Capsule *x = *(Capsule *const *) a, *y = *(Capsule *const *) b;
 
-        return x->created_usec < y->created_usec ? 1 : x->created_usec > y->created_usec ? -1 : strcmp(x->id, y->id);
+        return x->created_usec < y->created_usec   ? 1
+               : x->created_usec > y->created_usec ? -1
+                                                   : strcmp(x->id, y->id);
 }
 
 static int append_listed(sd_bus_message *reply, const Capsule *c) {
@@ -148,8 +153,8 @@ static int append_listed(sd_bus_message *reply, const Capsule *c) {
 
         r = bus_object_path(bus_noun_capsule.kind, c->id, &path);
         return r < 0 ? r
-                     : sd_bus_message_append(reply, "(sssso)", c->id, strempty(c->spec.name), capsule_state_to_string(c->state),
-                                             c->spec.template, path);
+                     : sd_bus_message_append(reply, "(sssso)", c->id, strempty(c->spec.name),
+                                             capsule_state_to_string(c->state), c->spec.template, path);
 }
 
 static int method_list(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -175,7 +180,8 @@ static int method_list(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         if (!list)
                 return -ENOMEM;
         HASHMAP_FOREACH(c, s->manager->capsules)
-                if ((flags & LIST_ALL || !(CAPSULE_ENDED_BITS & STATE_BIT(c->state))) && has_labels(c, filter))
+                if ((flags & LIST_ALL || !(CAPSULE_ENDED_BITS & STATE_BIT(c->state))) &&
+                    has_labels(c, filter))
                         list[n++] = c;
         qsort(list, n, sizeof(Capsule *), newest_first);
 
@@ -189,7 +195,7 @@ static int method_list(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return r < 0 ? r : sd_bus_message_send(reply);
 }
 
-/* --- destroy, ping -------------------------------------------------------------------------------------------------------- */
+/* --- destroy, ping --------------------------------------------------------------------------- */
 
 static void on_destroyed(Capsule *c, int r, const Fault *fault, void *userdata) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = userdata;
@@ -201,7 +207,8 @@ static void on_destroyed(Capsule *c, int r, const Fault *fault, void *userdata) 
 }
 
 /* Reads the options, finds the capsule, asks. 1: go on with *ret. */
-static int begin(BusServer *s, sd_bus_message *m, const char *id, const char *verb, Capsule **ret, sd_bus_error *error) {
+static int begin(BusServer *s, sd_bus_message *m, const char *id, const char *verb, Capsule **ret,
+                 sd_bus_error *error) {
         _cleanup_(bus_caller_done) BusCaller caller = {};
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         int r;
@@ -229,7 +236,7 @@ int bus_capsule_destroy(BusServer *s, sd_bus_message *m, const char *id, sd_bus_
                 return bus_error_from_fault(error, r, &fault);
         if (r > 0)
                 return sd_bus_reply_method_return(m, NULL);
-        sd_bus_message_ref(m);  /* on_destroyed()'s */
+        sd_bus_message_ref(m); /* on_destroyed()'s */
         return 1;
 }
 
@@ -266,19 +273,22 @@ static int method_ping(sd_bus_message *m, void *userdata, sd_bus_error *error) {
 
 const sd_bus_vtable bus_manager_capsule_vtable[] = {
         SD_BUS_VTABLE_START(0),
-        SD_BUS_METHOD_WITH_ARGS("CreateCapsule", SD_BUS_ARGS("s", template, "a{sv}", options), SD_BUS_RESULT("s", id, "o", capsule),
-                                method_create, METHOD),
-        SD_BUS_METHOD_WITH_ARGS("GetCapsule", SD_BUS_ARGS("s", id), SD_BUS_RESULT("o", capsule), method_get, METHOD),
-        SD_BUS_METHOD_WITH_ARGS("ListCapsules", SD_BUS_ARGS("a{ss}", label_filter, "t", flags), SD_BUS_RESULT("a(sssso)", capsules),
-                                method_list, METHOD),
-        SD_BUS_METHOD_WITH_ARGS("DestroyCapsule", SD_BUS_ARGS("s", id, "a{sv}", options), SD_BUS_NO_RESULT, method_destroy, METHOD),
-        SD_BUS_METHOD_WITH_ARGS("PingCapsule", SD_BUS_ARGS("s", id, "a{sv}", options), SD_BUS_NO_RESULT, method_ping, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("CreateCapsule", SD_BUS_ARGS("s", template, "a{sv}", options),
+                                SD_BUS_RESULT("s", id, "o", capsule), method_create, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("GetCapsule", SD_BUS_ARGS("s", id), SD_BUS_RESULT("o", capsule), method_get,
+                                METHOD),
+        SD_BUS_METHOD_WITH_ARGS("ListCapsules", SD_BUS_ARGS("a{ss}", label_filter, "t", flags),
+                                SD_BUS_RESULT("a(sssso)", capsules), method_list, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("DestroyCapsule", SD_BUS_ARGS("s", id, "a{sv}", options), SD_BUS_NO_RESULT,
+                                method_destroy, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("PingCapsule", SD_BUS_ARGS("s", id, "a{sv}", options), SD_BUS_NO_RESULT,
+                                method_ping, METHOD),
         SD_BUS_SIGNAL_WITH_ARGS("CapsuleNew", SD_BUS_ARGS("s", id, "o", capsule), 0),
         SD_BUS_SIGNAL_WITH_ARGS("CapsuleRemoved", SD_BUS_ARGS("s", id, "o", capsule, "s", reason), 0),
         SD_BUS_VTABLE_END,
 };
 
-/* --- events -------------------------------------------------------------------------------------------------------------- */
+/* --- events ---------------------------------------------------------------------------------- */
 
 static void warn_unless(int r, const Capsule *c) {
         if (r < 0)
@@ -294,7 +304,8 @@ void bus_capsule_new(Capsule *c, void *userdata) {
         if (r >= 0)
                 r = sd_bus_emit_object_added(s->bus, path);
         if (r >= 0)
-                r = sd_bus_emit_signal(s->bus, BUS_PATH, BUS_NAME ".Manager", "CapsuleNew", "so", c->id, path);
+                r = sd_bus_emit_signal(s->bus, BUS_PATH, BUS_NAME ".Manager", "CapsuleNew", "so", c->id,
+                                       path);
         warn_unless(r, c);
 }
 
@@ -306,7 +317,8 @@ void bus_capsule_removed(Capsule *c, const char *reason, void *userdata) {
 
         r = bus_object_path(bus_noun_capsule.kind, c->id, &path);
         if (r >= 0)
-                r = sd_bus_emit_signal(s->bus, BUS_PATH, BUS_NAME ".Manager", "CapsuleRemoved", "sos", c->id, path, reason);
+                r = sd_bus_emit_signal(s->bus, BUS_PATH, BUS_NAME ".Manager", "CapsuleRemoved", "sos", c->id,
+                                       path, reason);
         warn_unless(r, c);
 }
 

@@ -9,12 +9,13 @@
 #include "daemon/bus/bus-server.h"
 #include "daemon/core/vmm.h"
 
-#define GETTER(name, signature, value)                                                                                          \
-        static int property_get_##name(sd_bus *bus, const char *path, const char *interface, const char *property,              \
-                                       sd_bus_message *reply, void *userdata, sd_bus_error *error) {                             \
-                const Manager *m = ((BusServer *) userdata)->manager;                                                           \
-                                                                                                                                \
-                return sd_bus_message_append(reply, signature, value);                                                          \
+#define GETTER(name, signature, value)                                                              \
+        static int property_get_##name(sd_bus *bus, const char *path, const char *interface,        \
+                                       const char *property, sd_bus_message *reply, void *userdata, \
+                                       sd_bus_error *error) {                                       \
+                const Manager *m = ((BusServer *) userdata)->manager;                               \
+                                                                                                    \
+                return sd_bus_message_append(reply, signature, value);                              \
         }
 
 GETTER(isolation, "s", vmm_isolation(m->vmm))
@@ -25,33 +26,35 @@ GETTER(memory_reserved, "t", m->memory_reserved)
 GETTER(memory_budget, "t", m->config.memory_budget_bytes)
 GETTER(default_template, "s", m->config.default_template)
 
-static int property_get_version(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                                void *userdata, sd_bus_error *error) {
+static int property_get_version(sd_bus *bus, const char *path, const char *interface, const char *property,
+                                sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         return sd_bus_message_append(reply, "s", WRENN_VERSION);
 }
 
-static int property_get_features(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                                 void *userdata, sd_bus_error *error) {
+static int property_get_features(sd_bus *bus, const char *path, const char *interface, const char *property,
+                                 sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         return sd_bus_message_append(reply, "as", 4, "cold-boot", "exec", "channel", "console");
 }
 
-static int property_get_backends(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                                 void *userdata, sd_bus_error *error) {
+static int property_get_backends(sd_bus *bus, const char *path, const char *interface, const char *property,
+                                 sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         BusServer *s = userdata;
         _cleanup_strv_ char **v = vmm_backends(s->manager->vmm);
 
         return sd_bus_message_append_strv(reply, v);
 }
 
-static int property_get_limits(sd_bus *bus, const char *path, const char *interface, const char *property, sd_bus_message *reply,
-                               void *userdata, sd_bus_error *error) {
+static int property_get_limits(sd_bus *bus, const char *path, const char *interface, const char *property,
+                               sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         const Config *c = &((BusServer *) userdata)->manager->config;
         uint64_t overhead = c->memory_overhead_bytes, budget = c->memory_budget_bytes;
 
         return sd_bus_message_append(reply, "a{st}", 7, "VCPUsMax", (uint64_t) VCPUS_MAX, "MemoryBytesMax",
-                                     MIN(MEMORY_BYTES_MAX, budget > overhead ? budget - overhead : 0), "DefaultVCPUs",
-                                     (uint64_t) c->default_vcpus, "DefaultMemoryBytes", c->default_memory_bytes, "DefaultDiskBytes",
-                                     c->default_disk_bytes, "MaxExecUSec", c->exec_max_usec, "CapsulesMax", (uint64_t) c->capsules_max);
+                                     MIN(MEMORY_BYTES_MAX, budget > overhead ? budget - overhead : 0),
+                                     "DefaultVCPUs", (uint64_t) c->default_vcpus, "DefaultMemoryBytes",
+                                     c->default_memory_bytes, "DefaultDiskBytes", c->default_disk_bytes,
+                                     "MaxExecUSec", c->exec_max_usec, "CapsulesMax",
+                                     (uint64_t) c->capsules_max);
 }
 
 static int method_reload(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -60,7 +63,8 @@ static int method_reload(sd_bus_message *m, void *userdata, sd_bus_error *error)
         BusServer *s = userdata;
         int r;
 
-        r = bus_authorize(s, m, "manage-daemon", (const char *const[]) { "verb", "reload", NULL }, &caller, error);
+        r = bus_authorize(s, m, "manage-daemon", (const char *const[]) { "verb", "reload", NULL }, &caller,
+                          error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 

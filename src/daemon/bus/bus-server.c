@@ -16,11 +16,8 @@ static const BusNoun *const nouns[] = {
 };
 
 static const sd_bus_vtable *const manager_vtables[] = {
-        bus_manager_vtable,
-        bus_manager_capsule_vtable,
-        bus_manager_template_vtable,
-        bus_manager_key_vtable,
-        bus_manager_job_vtable,
+        bus_manager_vtable,     bus_manager_capsule_vtable, bus_manager_template_vtable,
+        bus_manager_key_vtable, bus_manager_job_vtable,
 };
 
 static const ManagerEvents bus_events = {
@@ -58,7 +55,8 @@ static int add_objects(BusServer *s) {
 
         r = sd_bus_add_object_manager(s->bus, NULL, BUS_PATH);
         for (size_t i = 0; i < ELEMENTSOF(manager_vtables) && r >= 0; i++)
-                r = sd_bus_add_object_vtable(s->bus, NULL, BUS_PATH, BUS_NAME ".Manager", manager_vtables[i], s);
+                r = sd_bus_add_object_vtable(s->bus, NULL, BUS_PATH, BUS_NAME ".Manager", manager_vtables[i],
+                                             s);
         for (size_t i = 0; i < ELEMENTSOF(nouns) && r >= 0; i++)
                 r = add_noun(s, nouns[i]);
         return r < 0 ? r : bus_log_control_add(s->bus);

@@ -8,9 +8,9 @@
 #include "config.h"
 #include "daemon/bus/bus-server.h"
 
-#define POLKIT_PREFIX     "dev.wrenn.capsules1."
-#define OPTION_BYTES_MAX  (64 * KIB)
-#define OPTION_LIST_MAX   4096U
+#define POLKIT_PREFIX    "dev.wrenn.capsules1."
+#define OPTION_BYTES_MAX (64 * KIB)
+#define OPTION_LIST_MAX  4096U
 
 int bus_error_from_fault(sd_bus_error *error, int r, const Fault *fault) {
         if (r >= 0)
@@ -38,7 +38,8 @@ void bus_caller_done(BusCaller *c) {
         *c = (BusCaller) {};
 }
 
-int bus_authorize(BusServer *s, sd_bus_message *m, const char *verb, const char *const *details, BusCaller *caller, sd_bus_error *error) {
+int bus_authorize(BusServer *s, sd_bus_message *m, const char *verb, const char *const *details,
+                  BusCaller *caller, sd_bus_error *error) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         _cleanup_free_ char *action = strjoin(POLKIT_PREFIX, verb);
         int r;
@@ -49,7 +50,8 @@ int bus_authorize(BusServer *s, sd_bus_message *m, const char *verb, const char 
         r = polkit_sender_uid(s->polkit, m, &caller->uid, &fault);
         if (r > 0 && (caller->team || caller->key_id) && caller->uid != 0 &&
             (polkit_trusted_uid(s->polkit) == UID_UNKNOWN || caller->uid != polkit_trusted_uid(s->polkit)))
-                r = fault_set(&fault, FAULT_ACCESS_DENIED, "Only wrenn-restd and root may name a team or a key.");
+                r = fault_set(&fault, FAULT_ACCESS_DENIED,
+                              "Only wrenn-restd and root may name a team or a key.");
         if (r > 0)
                 r = polkit_authorize(s->polkit, m, action, details, &caller->uid, &fault);
         return r < 0 ? bus_error_from_fault(error, r, &fault) : r;
@@ -109,7 +111,8 @@ int bus_read_string_map(sd_bus_message *m, size_t max, char ***ret, Fault *reter
                 if (++n > max)
                         return fault_set(reterr, FAULT_INVALID_ARGS, "Expected at most %zu entries.", max);
                 if (!env_name_is_valid(name))
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "A name must not be empty or contain '='.");
+                        return fault_set(reterr, FAULT_INVALID_ARGS,
+                                         "A name must not be empty or contain '='.");
                 r = strv_extendf(&map, "%s=%s", name, value);
         }
         if (r >= 0)
@@ -179,7 +182,8 @@ static int read_option(sd_bus_message *m, const char *name, char type, void *fie
         if (r < 0)
                 return r;
         if (!streq(contents, expected))
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected a value of type '%s'.", name, expected);
+                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected a value of type '%s'.", name,
+                                 expected);
 
         r = sd_bus_message_enter_container(m, 'v', expected);
         if (r < 0)
@@ -207,7 +211,8 @@ static int read_option(sd_bus_message *m, const char *name, char type, void *fie
 }
 
 /* Where the member goes: an option of the table or one of the caller's. */
-static int find_option(const BusOption *options, const char *name, void *target, BusCaller *caller, char *ret_type, void **ret) {
+static int find_option(const BusOption *options, const char *name, void *target, BusCaller *caller,
+                       char *ret_type, void **ret) {
         for (const BusOption *o = options; o && o->name; o++)
                 if (streq(o->name, name)) {
                         *ret_type = o->type;
@@ -227,7 +232,8 @@ static int find_option(const BusOption *options, const char *name, void *target,
         return -ENOENT;
 }
 
-int bus_read_options(sd_bus_message *m, const BusOption *options, void *target, BusCaller *caller, Fault *reterr) {
+int bus_read_options(sd_bus_message *m, const BusOption *options, void *target, BusCaller *caller,
+                     Fault *reterr) {
         const char *name;
         uint64_t seen = 0;
         int r;
@@ -255,7 +261,8 @@ int bus_read_options(sd_bus_message *m, const BusOption *options, void *target, 
         if (r >= 0)
                 r = sd_bus_message_exit_container(m);
         if (r >= 0 && caller && caller->team && !team_is_valid(caller->team))
-                return fault_set(reterr, FAULT_INVALID_ARGS, "Team: expected a name of 1 to %u characters a-z, 0-9 and '_'.",
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "Team: expected a name of 1 to %u characters a-z, 0-9 and '_'.",
                                  TEAM_MAX_LEN);
         return r < 0 ? r : 0;
 }

@@ -29,13 +29,13 @@
 typedef struct Item {
         Adoption *adoption;
         struct Item *next;
-        Capsule *capsule;       /* a reference; NULL: an orphan scope */
+        Capsule *capsule; /* a reference; NULL: an orphan scope */
         JsonCall *describe;
         UnitCall *stop;
 } Item;
 
 struct Adoption {
-        Manager *manager;       /* weak: owns us */
+        Manager *manager; /* weak: owns us */
         AdoptDone done;
         void *userdata;
         UnitCall *list;
@@ -111,7 +111,7 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
         return 0;
 }
 
-/* --- records ------------------------------------------------------------------------------------------------------------- */
+/* --- records --------------------------------------------------------------------------------- */
 
 static int parse_labels(const char *text, char ***ret) {
         static const JsonField fields[] = { { .name = "labels", .parse = json_parse_map, .offset = 0 }, {} };
@@ -184,7 +184,10 @@ static int on_row(const CapsuleRow *row, void *userdata) {
         Manager *m = userdata;
         int r;
 
-        r = id_is_valid("cl", row->id) && capsule_state_from_string(row->state) >= 0 && team_is_valid(row->team) ? 0 : -EBADMSG;
+        r = id_is_valid("cl", row->id) && capsule_state_from_string(row->state) >= 0 &&
+                                            team_is_valid(row->team)
+                            ? 0
+                            : -EBADMSG;
         if (r >= 0)
                 r = spec_from_row(row, &spec);
         if (r >= 0)
@@ -196,7 +199,8 @@ static int on_row(const CapsuleRow *row, void *userdata) {
         if (r == -ENOMEM)
                 return r;
         if (r < 0) {
-                (void) log_error_errno(r, "The record of '%s' cannot be read, leaving it alone: %m", row->id);
+                (void) log_error_errno(r, "The record of '%s' cannot be read, leaving it alone: %m",
+                                       row->id);
                 return 0;
         }
 
@@ -205,7 +209,7 @@ static int on_row(const CapsuleRow *row, void *userdata) {
         return 0;
 }
 
-/* --- one capsule --------------------------------------------------------------------------------------------------------- */
+/* --- one capsule ----------------------------------------------------------------------------- */
 
 static void on_stopped(Capsule *c, int r, const Fault *fault, void *userdata) {
         Item *i = userdata;
@@ -264,15 +268,26 @@ static void description_done(Description *d) {
 
 static int parse_description(json_t *result, Description *ret, Fault *reterr) {
         static const JsonField fields[] = {
-                { .name = "state", .parse = json_parse_string, .offset = offsetof(Description, state), .flags = JSON_FIELD_MANDATORY,
+                { .name = "state",
+                  .parse = json_parse_string,
+                  .offset = offsetof(Description, state),
+                  .flags = JSON_FIELD_MANDATORY,
                   .max = NAME_MAX_LEN },
-                { .name = "vmm_pid", .parse = json_parse_u64, .offset = offsetof(Description, vmm_pid), .max = INT32_MAX },
-                { .name = "last_activity_boottime_usec", .parse = json_parse_u64, .offset = offsetof(Description, activity_usec) },
+                { .name = "vmm_pid",
+                  .parse = json_parse_u64,
+                  .offset = offsetof(Description, vmm_pid),
+                  .max = INT32_MAX },
+                { .name = "last_activity_boottime_usec",
+                  .parse = json_parse_u64,
+                  .offset = offsetof(Description, activity_usec) },
                 { .name = "agent", .parse = json_parse_object, .offset = offsetof(Description, agent) },
                 {},
         };
         static const JsonField agent_fields[] = {
-                { .name = "version", .parse = json_parse_string, .offset = offsetof(Description, version), .max = NAME_MAX_LEN },
+                { .name = "version",
+                  .parse = json_parse_string,
+                  .offset = offsetof(Description, version),
+                  .max = NAME_MAX_LEN },
                 {},
         };
         int r;
@@ -346,7 +361,8 @@ static void adopt(Item *i, Description *d) {
         item_done(i);
 }
 
-static void on_described(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *told, void *userdata) {
+static void on_described(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *told,
+                         void *userdata) {
         _cleanup_(description_done) Description d = {};
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         Item *i = userdata;
@@ -373,12 +389,13 @@ static void ask(Item *i) {
 
         r = capsule_connect(c);
         if (r >= 0)
-                r = monitor_link_call(c->link, CONTROL_VERB_DESCRIBE, NULL, NULL, 0, DESCRIBE_TIMEOUT_USEC, on_described, i, &i->describe);
+                r = monitor_link_call(c->link, CONTROL_VERB_DESCRIBE, NULL, NULL, 0, DESCRIBE_TIMEOUT_USEC,
+                                      on_described, i, &i->describe);
         if (r < 0)
                 stop(i, END_LOST, false, "Its monitor is gone.");
 }
 
-/* --- the join ------------------------------------------------------------------------------------------------------------ */
+/* --- the join -------------------------------------------------------------------------------- */
 
 static const UnitInfo* find_unit(const UnitInfo *units, size_t n, const char *name) {
         for (size_t i = 0; i < n; i++)
@@ -388,7 +405,8 @@ static const UnitInfo* find_unit(const UnitInfo *units, size_t n, const char *na
 }
 
 static bool unit_runs(const UnitInfo *u) {
-        return u && (streq(u->active_state, "active") || streq(u->active_state, "activating") || streq(u->active_state, "deactivating"));
+        return u && (streq(u->active_state, "active") || streq(u->active_state, "activating") ||
+                     streq(u->active_state, "deactivating"));
 }
 
 static void join_capsule(Adoption *a, Capsule *c, const UnitInfo *unit) {
@@ -400,7 +418,8 @@ static void join_capsule(Adoption *a, Capsule *c, const UnitInfo *unit) {
         c->scope_exists = unit;
         if (!unit_runs(unit))
                 stop_without_scope(i);
-        else if ((c->state == CAPSULE_RUNNING || c->state == CAPSULE_STARTING) && streq(c->boot_id, c->manager->boot_id))
+        else if ((c->state == CAPSULE_RUNNING || c->state == CAPSULE_STARTING) &&
+                 streq(c->boot_id, c->manager->boot_id))
                 ask(i);
         else if (c->state == CAPSULE_STOPPING)
                 stop(i, c->reason != END_NONE ? c->reason : END_USER, false, NULL);
@@ -451,7 +470,8 @@ static void remove_leftovers(Manager *m, int parent_fd, bool trash) {
                 if (c && !(CAPSULE_ENDED_BITS & STATE_BIT(c->state)))
                         continue;
                 log_info("Removing the files of '%s', which is no capsule.", de->d_name);
-                r = trash ? trash_put(m->trash, fd, de->d_name, /* durable= */ false) : remove_tree_at(fd, de->d_name);
+                r = trash ? trash_put(m->trash, fd, de->d_name, /* durable= */ false)
+                          : remove_tree_at(fd, de->d_name);
                 if (r < 0)
                         (void) log_warning_errno(r, "Failed to remove them, ignoring: %m");
         }
@@ -507,7 +527,8 @@ int manager_adopt(Manager *m, AdoptDone done, void *userdata, Fault *reterr) {
 
         r = systemd_list_units(m->systemd, SCOPE_PATTERN, on_listed, a, &a->list);
         if (r >= 0)
-                r = event_timer(m->event, &a->timer, ADOPT_TIMEOUT_USEC, PRIORITY_CLIENT, on_timeout, a, "adopt");
+                r = event_timer(m->event, &a->timer, ADOPT_TIMEOUT_USEC, PRIORITY_CLIENT, on_timeout, a,
+                                "adopt");
         if (r < 0) {
                 manager_adopt_cancel(m);
                 return fault_set_errno(reterr, r, "Failed to ask systemd for its units");
@@ -515,14 +536,15 @@ int manager_adopt(Manager *m, AdoptDone done, void *userdata, Fault *reterr) {
         return 0;
 }
 
-/* --- afterwards ------------------------------------------------------------------------------------------------------------ */
+/* --- afterwards ------------------------------------------------------------------------------ */
 
 static int on_sweep(sd_event_source *source, uint64_t usec, void *userdata) {
         Manager *m = userdata;
         Capsule *c;
 
         HASHMAP_FOREACH(c, m->capsules)
-                if (c->state == CAPSULE_RUNNING && !c->stop && (!c->link || monitor_link_closed(c->link)) && capsule_connect(c) < 0)
+                if (c->state == CAPSULE_RUNNING && !c->stop && (!c->link || monitor_link_closed(c->link)) &&
+                    capsule_connect(c) < 0)
                         log_capsule(c->id, LOG_WARNING, 0, "Its monitor takes no connection.");
 
         return event_timer(m->event, &m->sweep_timer, SWEEP_USEC, PRIORITY_STATS, on_sweep, m, "sweep");

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * Start-up: what the database says, what PID 1 runs and what each monitor tells are joined (threats.md §2.4). The record is
- * intent, scope and monitor are reality. Whatever does not fit is taken down by the stop flow, so that afterwards there is nothing that
- * nobody knows.
+ * Start-up: what the database says, what PID 1 runs and what each monitor tells are joined (threats.md
+ * §2.4). The record is intent, scope and monitor are reality. Whatever does not fit is taken down by the
+ * stop flow, so that afterwards there is nothing that nobody knows.
  */
 
 #include "daemon/core/manager.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What a create may ask for, and whether the host has room for it. All of it happens before anything is made. */
+/* What a create may ask for, and whether the host has room for it. All of it happens before anything is
+ * made. */
 
 #include <string.h>
 
@@ -13,7 +14,8 @@
 #include "daemon/core/template.h"
 #include "daemon/core/vmm.h"
 
-static int check_map(char *const *map, const char *what, size_t n_max, size_t name_max, size_t entry_max, size_t total_max, Fault *reterr) {
+static int check_map(char *const *map, const char *what, size_t n_max, size_t name_max, size_t entry_max,
+                     size_t total_max, Fault *reterr) {
         size_t n = 0, total = 0;
 
         STRV_FOREACH(i, map) {
@@ -22,10 +24,12 @@ static int check_map(char *const *map, const char *what, size_t n_max, size_t na
 
                 total += strlen(*i) + 1;
                 if (++n > n_max || total > total_max)
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at most %zu entries of together %zu bytes.", what,
+                        return fault_set(reterr, FAULT_INVALID_ARGS,
+                                         "%s: expected at most %zu entries of together %zu bytes.", what,
                                          n_max, total_max);
                 if (name_len == 0 || name_len > name_max || strlen(*i) > entry_max)
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry has no name or is longer than %zu bytes.", what,
+                        return fault_set(reterr, FAULT_INVALID_ARGS,
+                                         "%s: an entry has no name or is longer than %zu bytes.", what,
                                          entry_max);
                 if (!utf8_is_valid(*i, strlen(*i)))
                         return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry is not UTF-8.", what);
@@ -36,8 +40,8 @@ static int check_map(char *const *map, const char *what, size_t n_max, size_t na
 static int check_range(const char *what, uint64_t value, uint64_t min, uint64_t max, Fault *reterr) {
         if (value >= min && value <= max)
                 return 0;
-        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected %llu to %llu.", what, (unsigned long long) min,
-                         (unsigned long long) max);
+        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected %llu to %llu.", what,
+                         (unsigned long long) min, (unsigned long long) max);
 }
 
 static int check_numbers(const CapsuleSpec *s, Fault *reterr) {
@@ -82,14 +86,16 @@ static int check_spec(const CapsuleSpec *s, Fault *reterr) {
 
         r = check_numbers(s, reterr);
         if (r >= 0)
-                r = check_map(s->labels, "Labels", LABELS_MAX, LABEL_LEN_MAX, 2 * LABEL_LEN_MAX + 1, LABELS_MAX * 2 * LABEL_LEN_MAX,
-                              reterr);
+                r = check_map(s->labels, "Labels", LABELS_MAX, LABEL_LEN_MAX, 2 * LABEL_LEN_MAX + 1,
+                              LABELS_MAX * 2 * LABEL_LEN_MAX, reterr);
         if (r >= 0)
-                r = check_map(s->env, "Env", ENV_MAX, ENV_ENTRY_LEN_MAX, ENV_ENTRY_LEN_MAX, ARGV_ENV_BYTES_MAX, reterr);
+                r = check_map(s->env, "Env", ENV_MAX, ENV_ENTRY_LEN_MAX, ENV_ENTRY_LEN_MAX,
+                              ARGV_ENV_BYTES_MAX, reterr);
         if (r >= 0 && strlen(s->name) > NAME_MAX_LEN)
                 r = fault_set(reterr, FAULT_INVALID_ARGS, "Name: expected at most %u bytes.", NAME_MAX_LEN);
         if (r >= 0 && !team_is_valid(s->team))
-                r = fault_set(reterr, FAULT_INVALID_ARGS, "Team: expected 1 to %u characters a-z, 0-9 and '_'.", TEAM_MAX_LEN);
+                r = fault_set(reterr, FAULT_INVALID_ARGS,
+                              "Team: expected 1 to %u characters a-z, 0-9 and '_'.", TEAM_MAX_LEN);
         return r;
 }
 
@@ -102,8 +108,10 @@ static int find_template(Manager *m, CapsuleSpec *s, Template **ret, Fault *rete
         if (r < 0)
                 return r;
         if (!name_is_valid(s->template))
-                return fault_set(reterr, FAULT_INVALID_ARGS,
-                                 "template: expected a name of 1 to %u characters A-Z, a-z, 0-9, '.', '_', '-'.", NAME_MAX_LEN);
+                return fault_set(
+                                reterr, FAULT_INVALID_ARGS,
+                                "template: expected a name of 1 to %u characters A-Z, a-z, 0-9, '.', '_', '-'.",
+                                NAME_MAX_LEN);
 
         *ret = manager_find_template(m, s->template, s->team);
         if (!*ret)
@@ -111,7 +119,8 @@ static int find_template(Manager *m, CapsuleSpec *s, Template **ret, Fault *rete
         return 0;
 }
 
-/* What every start needs, looked at before anything is made: a client that does not wait hears of it, too. */
+/* What every start needs, looked at before anything is made: a client that does not wait hears of it, too.
+ */
 static int check_host(Manager *m, Accelerator *ret, Fault *reterr) {
         _cleanup_free_ char *kernel = NULL, *initrd = NULL;
         VmmChoice choice;
@@ -120,7 +129,8 @@ static int check_host(Manager *m, Accelerator *ret, Fault *reterr) {
         if (m->stopping)
                 return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "wrennd is shutting down.");
         if (!m->systemd || !m->slots)
-                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "The network of the host is not set up; see the log of wrennd.");
+                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
+                                 "The network of the host is not set up; see the log of wrennd.");
 
         r = vmm_choose(m->vmm, &choice, reterr);
         if (r >= 0)
@@ -163,7 +173,8 @@ static int prepare(Manager *m, CapsuleSpec *spec, Capsule **ret, Fault *reterr) 
         return 0;
 }
 
-int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userdata, Capsule **ret, Fault *reterr) {
+int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userdata, Capsule **ret,
+                   Fault *reterr) {
         _cleanup_(capsule_unrefp) Capsule *c = NULL;
         int r;
 
@@ -188,7 +199,8 @@ int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userda
         }
 
         manager_event(m, capsule_new, c);
-        log_capsule(c->id, LOG_INFO, 0, "Creating from template '%s' for team '%s'.", c->spec.template, c->spec.team);
+        log_capsule(c->id, LOG_INFO, 0, "Creating from template '%s' for team '%s'.", c->spec.template,
+                    c->spec.team);
         *ret = c;
         return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Calls into a running capsule: processes with plain fds, the channel, the console. Each counts as activity. */
+/* Calls into a running capsule: processes with plain fds, the channel, the console. Each counts as activity.
+ */
 
 #include <fcntl.h>
 #include <string.h>
@@ -14,7 +15,8 @@
 
 #define EXEC_START_TIMEOUT_USEC (30 * USEC_PER_SEC)
 
-/* One call that waits for the monitor. Pins the capsule; freed by its answer, or when the connection is given up. */
+/* One call that waits for the monitor. Pins the capsule; freed by its answer, or when the connection is
+ * given up. */
 typedef struct CapsuleRequest {
         Capsule *capsule;
         struct CapsuleRequest *next;
@@ -37,7 +39,8 @@ void exec_spec_done(ExecSpec *s) {
 static int check_running(const Capsule *c, Fault *reterr) {
         if (c->state == CAPSULE_RUNNING)
                 return 0;
-        return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is %s, not running.", capsule_state_to_string(c->state));
+        return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is %s, not running.",
+                         capsule_state_to_string(c->state));
 }
 
 static int check_strings(char *const *v, const char *what, size_t n_max, size_t entry_max, Fault *reterr) {
@@ -48,8 +51,9 @@ static int check_strings(char *const *v, const char *what, size_t n_max, size_t 
 
                 total += length + 1;
                 if (++n > n_max || length > entry_max || total > ARGV_ENV_BYTES_MAX)
-                        return fault_set(reterr, FAULT_TOO_LARGE, "%s: expected at most %zu entries of together %llu bytes.", what, n_max,
-                                         (unsigned long long) ARGV_ENV_BYTES_MAX);
+                        return fault_set(reterr, FAULT_TOO_LARGE,
+                                         "%s: expected at most %zu entries of together %llu bytes.", what,
+                                         n_max, (unsigned long long) ARGV_ENV_BYTES_MAX);
                 if (!utf8_is_valid(*i, length))
                         return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry is not UTF-8.", what);
         }
@@ -67,7 +71,8 @@ static int check_exec(const ExecSpec *s, Fault *reterr) {
         if (r >= 0 && s->cwd && strlen(s->cwd) > CWD_LEN_MAX)
                 r = fault_set(reterr, FAULT_INVALID_ARGS, "Cwd: expected at most %u bytes.", CWD_LEN_MAX);
         if (r >= 0 && !isempty(s->tag) && !tag_is_valid(s->tag))
-                r = fault_set(reterr, FAULT_INVALID_ARGS, "Tag: expected 1 to %u bytes of text without '/'.", TAG_MAX_LEN);
+                r = fault_set(reterr, FAULT_INVALID_ARGS, "Tag: expected 1 to %u bytes of text without '/'.",
+                              TAG_MAX_LEN);
         if (r >= 0 && s->user && (strlen(s->user) > NAME_MAX_LEN || strpbrk(s->user, ":/\n")))
                 r = fault_set(reterr, FAULT_INVALID_ARGS, "User: not a user's name.");
         return r;
@@ -114,12 +119,14 @@ static int closed_pipe(void) {
         return fds[1];
 }
 
-static int take_exec_answer(Request *q, json_t *result, int *fds, size_t n_fds, int ret[3], json_int_t *ret_pid, const char **ret_tag) {
+static int take_exec_answer(Request *q, json_t *result, int *fds, size_t n_fds, int ret[3],
+                            json_int_t *ret_pid, const char **ret_tag) {
         size_t n = q->want_stdin ? 3 : 2;
 
         *ret_pid = json_integer_value(json_object_get(result, "pid"));
         *ret_tag = json_string_value(json_object_get(result, "tag"));
-        if (*ret_pid <= 0 || *ret_pid > UINT32_MAX || !*ret_tag || strlen(*ret_tag) > TAG_MAX_LEN || n_fds != n)
+        if (*ret_pid <= 0 || *ret_pid > UINT32_MAX || !*ret_tag || strlen(*ret_tag) > TAG_MAX_LEN ||
+            n_fds != n)
                 return -EPROTO;
 
         ret[0] = q->want_stdin ? TAKE_FD(fds[0]) : closed_pipe();
@@ -128,7 +135,8 @@ static int take_exec_answer(Request *q, json_t *result, int *fds, size_t n_fds, 
         return ret[0] < 0 ? ret[0] : 0;
 }
 
-static void on_exec(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *told, void *userdata) {
+static void on_exec(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *told,
+                    void *userdata) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         int taken[3] = { -EBADF, -EBADF, -EBADF };
         const char *tag = NULL;
@@ -149,9 +157,10 @@ static json_t* make_exec_body(Capsule *c, const ExecSpec *s) {
         uint64_t timeout = s->timeout_usec == 0 ? c->manager->config.exec_max_usec
                                                 : MIN(s->timeout_usec, c->manager->config.exec_max_usec);
 
-        return json_pack("{s:o, s:o, s:s, s:s, s:s, s:I, s:b}", "argv", json_from_strv(s->argv), "env", json_from_env(s->env), "cwd",
-                         strempty(s->cwd), "user", strempty(s->user), "tag", strempty(s->tag), "timeout_usec",
-                         (json_int_t) MIN(timeout, (uint64_t) INT64_MAX), "stdin", s->want_stdin);
+        return json_pack("{s:o, s:o, s:s, s:s, s:s, s:I, s:b}", "argv", json_from_strv(s->argv), "env",
+                         json_from_env(s->env), "cwd", strempty(s->cwd), "user", strempty(s->user), "tag",
+                         strempty(s->tag), "timeout_usec", (json_int_t) MIN(timeout, (uint64_t) INT64_MAX),
+                         "stdin", s->want_stdin);
 }
 
 int capsule_exec(Capsule *c, const ExecSpec *spec, ExecDone done, void *userdata, Fault *reterr) {
@@ -175,10 +184,12 @@ int capsule_exec(Capsule *c, const ExecSpec *spec, ExecDone done, void *userdata
         q->want_stdin = spec->want_stdin;
         q->exec_done = done;
 
-        r = monitor_link_call(c->link, CONTROL_VERB_EXEC, body, NULL, 0, EXEC_START_TIMEOUT_USEC, on_exec, q, &q->call);
+        r = monitor_link_call(c->link, CONTROL_VERB_EXEC, body, NULL, 0, EXEC_START_TIMEOUT_USEC, on_exec, q,
+                              &q->call);
         if (r < 0) {
                 request_free(q);
-                return fault_set(reterr, r == -E2BIG ? FAULT_TOO_LARGE : FAULT_AGENT, "The capsule's monitor cannot be asked.");
+                return fault_set(reterr, r == -E2BIG ? FAULT_TOO_LARGE : FAULT_AGENT,
+                                 "The capsule's monitor cannot be asked.");
         }
 
         capsule_touch(c, now_usec(CLOCK_REALTIME));
@@ -196,7 +207,8 @@ int capsule_open_channel(Capsule *c, int *ret_fd, Fault *reterr) {
 
         dir_fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
         if (dir_fd < 0)
-                return fault_set_errno(reterr, path ? errno : ENOMEM, "Failed to open the capsule's run directory");
+                return fault_set_errno(reterr, path ? errno : ENOMEM,
+                                       "Failed to open the capsule's run directory");
         fd = unix_connect(dir_fd, "data.sock", SOCK_STREAM);
         if (fd < 0)
                 return fault_set(reterr, FAULT_AGENT, "The capsule's monitor takes no connection.");
@@ -222,7 +234,8 @@ void capsule_fail_requests(Capsule *c) {
         }
 }
 
-static void on_console(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *told, void *userdata) {
+static void on_console(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *told,
+                       void *userdata) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         Request *q = userdata;
 
@@ -240,14 +253,16 @@ int capsule_open_console(Capsule *c, ConsoleDone done, void *userdata, Fault *re
         int r;
 
         if (!c->link)
-                return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is %s.", capsule_state_to_string(c->state));
+                return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is %s.",
+                                 capsule_state_to_string(c->state));
 
         r = request_new(c, userdata, &q, reterr);
         if (r < 0)
                 return r;
         q->console_done = done;
 
-        r = monitor_link_call(c->link, CONTROL_VERB_CONSOLE, NULL, NULL, 0, MONITOR_CALL_TIMEOUT_USEC, on_console, q, &q->call);
+        r = monitor_link_call(c->link, CONTROL_VERB_CONSOLE, NULL, NULL, 0, MONITOR_CALL_TIMEOUT_USEC,
+                              on_console, q, &q->call);
         if (r < 0) {
                 request_free(q);
                 return fault_set(reterr, FAULT_AGENT, "The capsule's monitor cannot be asked.");

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The start flow. The launcher is spawned first and waits for one byte; PID 1 makes the scope around it while the disk is
- * copied; only then it may go on. So limits exist before the first foreign instruction, and a crash of ours before the byte
- * leaves nothing but a record. What was done is undone by the stop flow (capsule-stop.c), which is also the recovery path.
+ * The start flow. The launcher is spawned first and waits for one byte; PID 1 makes the scope around it
+ * while the disk is copied; only then it may go on. So limits exist before the first foreign instruction,
+ * and a crash of ours before the byte leaves nothing but a record. What was done is undone by the stop flow
+ * (capsule-stop.c), which is also the recovery path.
  */
 
 #include <fcntl.h>
@@ -36,12 +37,12 @@
 #define ENTROPY_BYTES          64U
 
 typedef enum StartStep {
-        START_IMAGE,    /* an empty disk of that size to copy */
-        START_RESOURCES,/* uid, slot, sockets */
-        START_SCOPE,    /* launcher, and PID 1's scope around it; the disk meanwhile */
-        START_RELEASE,  /* the launcher goes on */
-        START_VMM,      /* the monitor starts the VMM */
-        START_READY,    /* the agent answered */
+        START_IMAGE,     /* an empty disk of that size to copy */
+        START_RESOURCES, /* uid, slot, sockets */
+        START_SCOPE,     /* launcher, and PID 1's scope around it; the disk meanwhile */
+        START_RELEASE,   /* the launcher goes on */
+        START_VMM,       /* the monitor starts the VMM */
+        START_READY,     /* the agent answered */
         START_DONE,
 } StartStep;
 
@@ -58,17 +59,17 @@ typedef enum LaunchFd {
 } LaunchFd;
 
 struct CapsuleStart {
-        Capsule *capsule;       /* weak: owns us */
+        Capsule *capsule; /* weak: owns us */
         StartStep step;
         Fault fault;
-        uint64_t begin_usec;    /* CLOCK_MONOTONIC */
+        uint64_t begin_usec; /* CLOCK_MONOTONIC */
         sd_event_source *defer, *timer;
         LayerCall *layer_call;
         UnitCall *scope_call;
         JsonCall *vmm_call;
         int fds[_LAUNCH_FD_MAX];
-        int go_fd;              /* our end of LAUNCH_FD_WAIT */
-        bool ready;             /* came before its step */
+        int go_fd;  /* our end of LAUNCH_FD_WAIT */
+        bool ready; /* came before its step */
 };
 
 static void start_advance(CapsuleStart *s, int r);
@@ -98,13 +99,14 @@ void capsule_start_cancel(Capsule *c) {
         c->start = start_free(c->start);
 }
 
-/* --- resources ----------------------------------------------------------------------------------------------------------- */
+/* --- resources ------------------------------------------------------------------------------- */
 
 static int claim_slot(Capsule *c, Fault *reterr) {
         int r;
 
         if (!c->manager->slots)
-                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "The network of the host is not set up; see the log of wrennd.");
+                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
+                                 "The network of the host is not set up; see the log of wrennd.");
 
         r = slot_pool_claim(c->manager->slots, &c->slot, reterr);
         if (r < 0)
@@ -124,7 +126,9 @@ static int make_run_dir(CapsuleStart *s, Fault *reterr) {
                 const char *name;
         } sockets[] = { { LAUNCH_FD_CONTROL, "control.sock" }, { LAUNCH_FD_DATA, "data.sock" } };
         Capsule *c = s->capsule;
-        _cleanup_close_ int base = openat(c->manager->run_fd, "capsules", O_RDONLY | O_DIRECTORY | O_CLOEXEC), dir = -EBADF;
+        _cleanup_close_ int base = openat(c->manager->run_fd, "capsules",
+                                          O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+                            dir = -EBADF;
 
         dir = base < 0 ? -errno : open_dir_at(base, c->id, /* create= */ true, 0700);
         if (dir < 0)
@@ -139,7 +143,8 @@ static int make_run_dir(CapsuleStart *s, Fault *reterr) {
         }
 
         for (size_t i = 0; i < ELEMENTSOF(files); i++) {
-                int fd = openat(dir, files[i].name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+                int fd = openat(dir, files[i].name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                                0600);
 
                 if (fd < 0)
                         return fault_set_errno(reterr, errno, "Failed to make '%s'", files[i].name);
@@ -175,7 +180,7 @@ static int step_resources(CapsuleStart *s) {
         return r;
 }
 
-/* --- launcher and scope -------------------------------------------------------------------------------------------------- */
+/* --- launcher and scope ---------------------------------------------------------------------- */
 
 static int add_launch_args(CapsuleStart *s, const VmmChoice *v, char ***argv) {
         Capsule *c = s->capsule;
@@ -298,22 +303,22 @@ static int start_scope(CapsuleStart *s) {
         _cleanup_free_ char *slice = capsule_slice(c), *description = NULL;
         int r;
 
-        description = asprintf_null("Wrenn capsule %s (template %s, %u vCPU, %s)", c->id, c->spec.template, c->spec.vcpus,
-                                    format_size(size, c->spec.memory_bytes));
+        description = asprintf_null("Wrenn capsule %s (template %s, %u vCPU, %s)", c->id, c->spec.template,
+                                    c->spec.vcpus, format_size(size, c->spec.memory_bytes));
         if (!slice || !description)
                 return -ENOMEM;
 
         r = scope_start(c->manager->systemd, c->unit,
                         &(ScopeSpec) {
-                                .slice = slice,
-                                .description = description,
-                                .pid = c->monitor_pid,
-                                .memory_max_bytes = c->reserved_bytes,
-                                .cpu_percent = c->spec.vcpus * 100U,
-                                .cpu_weight = config->cpu_weight,
-                                .tasks_max = config->tasks_max,
-                                .stop_timeout_usec = config->stop_timeout_usec,
-                                .kvm = c->accelerator == ACCELERATOR_KVM,
+                                        .slice = slice,
+                                        .description = description,
+                                        .pid = c->monitor_pid,
+                                        .memory_max_bytes = c->reserved_bytes,
+                                        .cpu_percent = c->spec.vcpus * 100U,
+                                        .cpu_weight = config->cpu_weight,
+                                        .tasks_max = config->tasks_max,
+                                        .stop_timeout_usec = config->stop_timeout_usec,
+                                        .kvm = c->accelerator == ACCELERATOR_KVM,
                         },
                         on_scope, s, &s->scope_call);
         if (r < 0)
@@ -325,7 +330,9 @@ static int start_scope(CapsuleStart *s) {
 
 static int copy_layer(CapsuleStart *s, Fault *reterr) {
         Capsule *c = s->capsule;
-        _cleanup_close_ int base = openat(c->manager->state_fd, "capsules", O_RDONLY | O_DIRECTORY | O_CLOEXEC), dir = -EBADF;
+        _cleanup_close_ int base = openat(c->manager->state_fd, "capsules",
+                                          O_RDONLY | O_DIRECTORY | O_CLOEXEC),
+                            dir = -EBADF;
 
         dir = base < 0 ? -errno : open_dir_at(base, c->id, /* create= */ true, 0700);
         if (dir < 0)
@@ -364,7 +371,7 @@ static int step_release(CapsuleStart *s) {
         return r < 0 ? fault_set_errno(&s->fault, r, "Failed to connect to the monitor") : 0;
 }
 
-/* --- VMM ----------------------------------------------------------------------------------------------------------------- */
+/* --- VMM ------------------------------------------------------------------------------------- */
 
 static json_t* make_identity(Capsule *c) {
         _cleanup_strv_ char **env = strv_copy(c->template->env);
@@ -383,11 +390,12 @@ static json_t* make_identity(Capsule *c) {
         if (!entropy)
                 return NULL;
 
-        return json_pack("{s:s, s:s, s:s, s:I, s:s, s:o, s:s, s:{s:s, s:s, s:[s]}}", "id", c->id, "template", c->spec.template,
-                         "hostname", c->id, "realtime_usec", (json_int_t) now_usec(CLOCK_REALTIME), "entropy", entropy, "env",
-                         json_from_env(env), "default_user", isempty(c->template->default_user) ? "root" : c->template->default_user,
-                         "network", "address", address, "gateway", GUEST_GATEWAY4, "dns",
-                         GUEST_GATEWAY4);
+        return json_pack("{s:s, s:s, s:s, s:I, s:s, s:o, s:s, s:{s:s, s:s, s:[s]}}", "id", c->id, "template",
+                         c->spec.template, "hostname", c->id, "realtime_usec",
+                         (json_int_t) now_usec(CLOCK_REALTIME), "entropy", entropy, "env",
+                         json_from_env(env), "default_user",
+                         isempty(c->template->default_user) ? "root" : c->template->default_user, "network",
+                         "address", address, "gateway", GUEST_GATEWAY4, "dns", GUEST_GATEWAY4);
 }
 
 static json_t* make_vmm_config(Capsule *c, const VmmChoice *v) {
@@ -396,11 +404,14 @@ static json_t* make_vmm_config(Capsule *c, const VmmChoice *v) {
         if (!identity)
                 return NULL;
 
-        return json_pack("{s:{s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:[{s:s, s:b}, {s:s, s:b}], s:s, s:I, s:o}}", "config", "backend",
-                         "qemu", "accelerator", accelerator_to_string(c->accelerator), "vcpus", (json_int_t) c->spec.vcpus,
-                         "memory_bytes", (json_int_t) c->spec.memory_bytes, "vmm", v->program, "kernel", "/kernel", "initrd",
-                         "/initrd", "disks", "path", "/rootfs", "read_only", 1, "path", "/layer", "read_only", 0, "mac", GUEST_MAC,
-                         "tsc_khz", (json_int_t) vmm_tsc_khz(c->manager->vmm), "identity", identity);
+        return json_pack(
+                        "{s:{s:s, s:s, s:I, s:I, s:s, s:s, s:s, s:[{s:s, s:b}, {s:s, s:b}], s:s, s:I, s:o}}",
+                        "config", "backend", "qemu", "accelerator", accelerator_to_string(c->accelerator),
+                        "vcpus", (json_int_t) c->spec.vcpus, "memory_bytes",
+                        (json_int_t) c->spec.memory_bytes, "vmm", v->program, "kernel", "/kernel", "initrd",
+                        "/initrd", "disks", "path", "/rootfs", "read_only", 1, "path", "/layer", "read_only",
+                        0, "mac", GUEST_MAC, "tsc_khz", (json_int_t) vmm_tsc_khz(c->manager->vmm),
+                        "identity", identity);
 }
 
 /* The monitor may name any pid: believed is one of its own scope. */
@@ -426,7 +437,8 @@ static int on_silent_end(sd_event_source *source, uint64_t usec, void *userdata)
         return 0;
 }
 
-static void on_vmm_started(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *fault, void *userdata) {
+static void on_vmm_started(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *fault,
+                           void *userdata) {
         CapsuleStart *s = userdata;
         Capsule *c = s->capsule;
         json_int_t pid;
@@ -434,17 +446,20 @@ static void on_vmm_started(JsonCall *call, int r, json_t *result, int *fds, size
         s->vmm_call = json_call_free(s->vmm_call);
 
         if (r == -ECONNRESET && c->monitor_pidfd >= 0 &&
-            event_timer(c->manager->event, &s->timer, LAST_WORDS_USEC, PRIORITY_VMM, on_silent_end, s, "last-words") >= 0)
+            event_timer(c->manager->event, &s->timer, LAST_WORDS_USEC, PRIORITY_VMM, on_silent_end, s,
+                        "last-words") >= 0)
                 return; /* its exit status says more */
 
         if (r < 0)
                 r = fault && fault_is_set(fault)
                                     ? fault_set(&s->fault, fault->code, "%s", fault->message)
-                                    : fault_set_errno(&s->fault, r, "The monitor did not start the virtual machine");
+                                    : fault_set_errno(&s->fault, r,
+                                                      "The monitor did not start the virtual machine");
         else {
                 pid = json_integer_value(json_object_get(result, "vmm_pid"));
                 if (pid <= 1 || pid > INT32_MAX || !pid_is_ours(c, (pid_t) pid))
-                        r = fault_set(&s->fault, FAULT_AGENT, "The monitor told a process that is not the capsule's.");
+                        r = fault_set(&s->fault, FAULT_AGENT,
+                                      "The monitor told a process that is not the capsule's.");
                 else
                         r = capsule_watch_vmm(c, (pid_t) pid);
                 if (r == -ESRCH)
@@ -473,8 +488,8 @@ static int step_vmm(CapsuleStart *s) {
 
         capsule_set_state(c, CAPSULE_STARTING);
         (void) capsule_save(c, /* durable= */ false, &save_fault);
-        r = monitor_link_call(c->link, CONTROL_VERB_START, body, &tap_fd, tap_fd >= 0 ? 1 : 0, VMM_START_TIMEOUT_USEC,
-                              on_vmm_started, s, &s->vmm_call);
+        r = monitor_link_call(c->link, CONTROL_VERB_START, body, &tap_fd, tap_fd >= 0 ? 1 : 0,
+                              VMM_START_TIMEOUT_USEC, on_vmm_started, s, &s->vmm_call);
         c->spec.env = strv_free(c->spec.env);
         return r < 0 ? fault_set_errno(&s->fault, r, "Failed to talk to the monitor") : 0;
 }
@@ -491,7 +506,8 @@ static int on_ready_timeout(sd_event_source *source, uint64_t usec, void *userda
 static int step_ready(CapsuleStart *s) {
         int r;
 
-        r = event_timer(s->capsule->manager->event, &s->timer, READY_TIMEOUT_USEC, PRIORITY_VMM, on_ready_timeout, s, "ready");
+        r = event_timer(s->capsule->manager->event, &s->timer, READY_TIMEOUT_USEC, PRIORITY_VMM,
+                        on_ready_timeout, s, "ready");
         return r < 0 ? fault_set_errno(&s->fault, r, "Failed to wait for the guest") : 0;
 }
 
@@ -501,7 +517,8 @@ void capsule_start_on_ready(Capsule *c, uint64_t boot_usec) {
         capsule_tell_one(c, "AgentVersion");
         if (!s)
                 return;
-        log_capsule(c->id, LOG_DEBUG, 0, "The guest is ready, %llu us after its start.", (unsigned long long) boot_usec);
+        log_capsule(c->id, LOG_DEBUG, 0, "The guest is ready, %llu us after its start.",
+                    (unsigned long long) boot_usec);
 
         s->ready = true;
         if (s->step > START_READY) {
@@ -515,15 +532,17 @@ void capsule_start_on_process_end(Capsule *c) {
         CapsuleStart *s = c->start;
 
         if (WIFEXITED(c->monitor_status) && WEXITSTATUS(c->monitor_status) != 0)
-                (void) fault_set(&s->fault, FAULT_AGENT, "The capsule's launcher or monitor failed with exit status %d; see the log.",
-                                 WEXITSTATUS(c->monitor_status));
+                (void) fault_set(
+                                &s->fault, FAULT_AGENT,
+                                "The capsule's launcher or monitor failed with exit status %d; see the log.",
+                                WEXITSTATUS(c->monitor_status));
         else
-                (void) fault_set(&s->fault, FAULT_AGENT, "The capsule ended while it was starting%s%s.", c->message ? ": " : "",
-                                 strempty(c->message));
+                (void) fault_set(&s->fault, FAULT_AGENT, "The capsule ended while it was starting%s%s.",
+                                 c->message ? ": " : "", strempty(c->message));
         start_advance(s, -EREMOTEIO);
 }
 
-/* --- the flow ------------------------------------------------------------------------------------------------------------ */
+/* --- the flow -------------------------------------------------------------------------------- */
 
 static void on_image(LayerCall *call, int r, const Fault *fault, void *userdata) {
         CapsuleStart *s = userdata;
@@ -536,7 +555,8 @@ static void on_image(LayerCall *call, int r, const Fault *fault, void *userdata)
 
 /* 1: done, 0: on_image() comes. */
 static int step_image(CapsuleStart *s) {
-        return layer_cache_prepare(s->capsule->manager->layers, s->capsule->spec.disk_bytes, on_image, s, &s->layer_call, &s->fault);
+        return layer_cache_prepare(s->capsule->manager->layers, s->capsule->spec.disk_bytes, on_image, s,
+                                   &s->layer_call, &s->fault);
 }
 
 static void start_succeed(CapsuleStart *s) {
@@ -547,10 +567,12 @@ static void start_succeed(CapsuleStart *s) {
         capsule_start_cancel(c);
         c->started_usec = c->active_usec = now_usec(CLOCK_REALTIME);
         /* The state last: who waits for it may rely on the rest. */
-        capsule_tell_one(c, "StartedTimestamp", "LastActiveTimestamp", "AgentVersion", "Leader", "VMMPID", "HostAddress");
+        capsule_tell_one(c, "StartedTimestamp", "LastActiveTimestamp", "AgentVersion", "Leader", "VMMPID",
+                         "HostAddress");
         capsule_set_state(c, CAPSULE_RUNNING);
         (void) capsule_save(c, /* durable= */ false, &fault);
-        log_capsule(c->id, LOG_INFO, 0, "Running after %llu ms.", (unsigned long long) (took / USEC_PER_MSEC));
+        log_capsule(c->id, LOG_INFO, 0, "Running after %llu ms.",
+                    (unsigned long long) (took / USEC_PER_MSEC));
         capsule_finish_create(c, 0, NULL);
 }
 
@@ -626,7 +648,9 @@ static int start_new(Capsule *c, StartStep step, Fault *reterr) {
         if (!s)
                 return fault_set_errno(reterr, ENOMEM, "Failed to start the capsule");
 
-        *s = (CapsuleStart) { .capsule = c, .step = step, .begin_usec = now_usec(CLOCK_MONOTONIC), .go_fd = -EBADF };
+        *s = (CapsuleStart) {
+                .capsule = c, .step = step, .begin_usec = now_usec(CLOCK_MONOTONIC), .go_fd = -EBADF
+        };
         for (size_t i = 0; i < _LAUNCH_FD_MAX; i++)
                 s->fds[i] = -EBADF;
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * The stop flow: the way out of every state, the undo of the start flow, and what start-up runs over what it finds. Every step
- * tolerates that its object was never made. Nothing that others may get (slot, uid, memory) is given back before the last process
- * is dead and its control group is gone; the answer to a destroy comes after that.
+ * The stop flow: the way out of every state, the undo of the start flow, and what start-up runs over what it
+ * finds. Every step tolerates that its object was never made. Nothing that others may get (slot, uid,
+ * memory) is given back before the last process is dead and its control group is gone; the answer to a
+ * destroy comes after that.
  */
 
 #include <signal.h>
@@ -24,31 +25,31 @@
 #include "daemon/host/systemd.h"
 #include "shared/event.h"
 
-#define KILL_AGAIN_USEC     (2 * USEC_PER_SEC)
-#define GONE_POLL_USEC      (2 * USEC_PER_MSEC)
-#define GONE_TIMEOUT_USEC   (5 * USEC_PER_SEC)
-#define SCOPE_TRIES_MAX     5U
-#define SCOPE_AGAIN_USEC    USEC_PER_SEC
+#define KILL_AGAIN_USEC   (2 * USEC_PER_SEC)
+#define GONE_POLL_USEC    (2 * USEC_PER_MSEC)
+#define GONE_TIMEOUT_USEC (5 * USEC_PER_SEC)
+#define SCOPE_TRIES_MAX   5U
+#define SCOPE_AGAIN_USEC  USEC_PER_SEC
 
 typedef enum StopStep {
-        STOP_RECORD,    /* what is meant is written down */
-        STOP_REASON,    /* an end nobody asked for: why? */
-        STOP_KILL,      /* everything in the scope */
-        STOP_SCOPE,     /* the unit */
-        STOP_GONE,      /* its control group */
-        STOP_FILES,     /* and all else */
+        STOP_RECORD, /* what is meant is written down */
+        STOP_REASON, /* an end nobody asked for: why? */
+        STOP_KILL,   /* everything in the scope */
+        STOP_SCOPE,  /* the unit */
+        STOP_GONE,   /* its control group */
+        STOP_FILES,  /* and all else */
         STOP_DONE,
 } StopStep;
 
 struct CapsuleStop {
-        Capsule *capsule;       /* weak: owns us */
+        Capsule *capsule; /* weak: owns us */
         StopStep step;
         EndReason reason;
-        bool error;             /* the last state is "error" */
-        bool asked;             /* by a destroy, now or later */
-        bool killing;           /* in STOP_KILL, until the processes are dead */
+        bool error;   /* the last state is "error" */
+        bool asked;   /* by a destroy, now or later */
+        bool killing; /* in STOP_KILL, until the processes are dead */
         unsigned n_scope_tries;
-        uint64_t gone_usec;     /* CLOCK_MONOTONIC; deadline of STOP_GONE */
+        uint64_t gone_usec; /* CLOCK_MONOTONIC; deadline of STOP_GONE */
         sd_event_source *defer, *timer;
         UnitCall *call;
 };
@@ -87,7 +88,8 @@ static void on_result(UnitCall *call, int r, const char *value, void *userdata) 
         stop_advance(s);
 }
 
-/* The kernel's count is there as long as the control group, PID 1's word as long as we hold a reference on the unit. */
+/* The kernel's count is there as long as the control group, PID 1's word as long as we hold a reference on
+ * the unit. */
 static int step_reason(CapsuleStop *s) {
         Capsule *c = s->capsule;
         _cleanup_free_ char *slice = capsule_slice(c);
@@ -100,7 +102,8 @@ static int step_reason(CapsuleStop *s) {
                 return 1;
         }
         if (!c->manager->systemd ||
-            systemd_get_string(c->manager->systemd, c->unit, "org.freedesktop.systemd1.Scope", "Result", on_result, s, &s->call) < 0)
+            systemd_get_string(c->manager->systemd, c->unit, "org.freedesktop.systemd1.Scope", "Result",
+                               on_result, s, &s->call) < 0)
                 return 1;
         return 0;
 }
@@ -115,7 +118,8 @@ static bool scope_is_empty(Capsule *c) {
 static void kill_all(CapsuleStop *s) {
         Capsule *c = s->capsule;
 
-        /* before it was released the launcher is root's; afterwards only PID 1 may kill it, we have no CAP_KILL */
+        /* before it was released the launcher is root's; afterwards only PID 1 may kill it, we have no
+         * CAP_KILL */
         if (c->monitor_pidfd >= 0)
                 (void) pidfd_kill(c->monitor_pidfd, SIGKILL);
         if (c->scope_exists && c->manager->systemd)
@@ -134,8 +138,8 @@ static int on_kill_timer(sd_event_source *source, uint64_t usec, void *userdata)
         if (!late)
                 log_capsule(s->capsule->id, LOG_WARNING, 0, "Processes survived SIGKILL, trying again.");
         kill_all(s);
-        (void) event_timer(s->capsule->manager->event, &s->timer, late ? GONE_POLL_USEC : KILL_AGAIN_USEC, PRIORITY_VMM, on_kill_timer,
-                           s, "kill");
+        (void) event_timer(s->capsule->manager->event, &s->timer, late ? GONE_POLL_USEC : KILL_AGAIN_USEC,
+                           PRIORITY_VMM, on_kill_timer, s, "kill");
         return 0;
 }
 
@@ -148,7 +152,8 @@ static int step_kill(CapsuleStop *s) {
 
         s->killing = true;
         kill_all(s);
-        if (event_timer(c->manager->event, &s->timer, dead ? GONE_POLL_USEC : KILL_AGAIN_USEC, PRIORITY_VMM, on_kill_timer, s, "kill") < 0)
+        if (event_timer(c->manager->event, &s->timer, dead ? GONE_POLL_USEC : KILL_AGAIN_USEC, PRIORITY_VMM,
+                        on_kill_timer, s, "kill") < 0)
                 return 1;
         return 0;
 }
@@ -162,7 +167,8 @@ void capsule_stop_on_process_end(Capsule *c) {
         if (scope_is_empty(c))
                 stop_advance(s);
         else
-                (void) event_timer(c->manager->event, &s->timer, GONE_POLL_USEC, PRIORITY_VMM, on_kill_timer, s, "kill");
+                (void) event_timer(c->manager->event, &s->timer, GONE_POLL_USEC, PRIORITY_VMM, on_kill_timer,
+                                   s, "kill");
 }
 
 static int step_scope(CapsuleStop *s);
@@ -181,8 +187,10 @@ static void on_scope_stopped(UnitCall *call, int r, const Fault *fault, void *us
 
         s->call = unit_call_free(s->call);
         if (r < 0 && ++s->n_scope_tries < SCOPE_TRIES_MAX) {
-                log_capsule(c->id, LOG_WARNING, r, "Failed to stop the scope, trying again: %s", fault ? fault->message : "?");
-                if (event_timer(c->manager->event, &s->timer, SCOPE_AGAIN_USEC, PRIORITY_VMM, on_scope_timer, s, "scope") >= 0)
+                log_capsule(c->id, LOG_WARNING, r, "Failed to stop the scope, trying again: %s",
+                            fault ? fault->message : "?");
+                if (event_timer(c->manager->event, &s->timer, SCOPE_AGAIN_USEC, PRIORITY_VMM, on_scope_timer,
+                                s, "scope") >= 0)
                         return;
         }
         stop_advance(s);
@@ -206,7 +214,8 @@ static int on_gone_timer(sd_event_source *source, uint64_t usec, void *userdata)
 
         if (slice && cgroup_exists(slice, c->unit)) {
                 if (now_usec(CLOCK_MONOTONIC) < s->gone_usec) {
-                        (void) event_timer(c->manager->event, &s->timer, GONE_POLL_USEC, PRIORITY_VMM, on_gone_timer, s, "gone");
+                        (void) event_timer(c->manager->event, &s->timer, GONE_POLL_USEC, PRIORITY_VMM,
+                                           on_gone_timer, s, "gone");
                         return 0;
                 }
                 log_capsule(c->id, LOG_ERR, 0, "The control group of '%s' does not go away.", c->unit);
@@ -230,11 +239,13 @@ static int step_gone(CapsuleStop *s) {
                 return 1;
 
         s->gone_usec = now_usec(CLOCK_MONOTONIC) + GONE_TIMEOUT_USEC;
-        return event_timer(c->manager->event, &s->timer, GONE_POLL_USEC, PRIORITY_VMM, on_gone_timer, s, "gone") < 0;
+        return event_timer(c->manager->event, &s->timer, GONE_POLL_USEC, PRIORITY_VMM, on_gone_timer, s,
+                           "gone") < 0;
 }
 
 static int remove_files(Capsule *c) {
-        _cleanup_close_ int state = openat(c->manager->state_fd, "capsules", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        _cleanup_close_ int state = openat(c->manager->state_fd, "capsules",
+                                           O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         _cleanup_close_ int run = openat(c->manager->run_fd, "capsules", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         int r = 0, k;
 
@@ -282,14 +293,15 @@ static void stop_done(CapsuleStop *s) {
         capsule_set_state(c, error && !asked ? CAPSULE_ERROR : CAPSULE_STOPPED);
         capsule_tell_one(c, "StatusCode", "TerminationReason", "Leader", "VMMPID", "HostAddress");
         (void) capsule_save(c, /* durable= */ asked, &fault);
-        log_capsule(c->id, LOG_INFO, 0, "Ended: %s%s%s.", end_reason_to_string(c->reason), c->end_status ? ", " : "",
-                    strempty(c->end_status));
+        log_capsule(c->id, LOG_INFO, 0, "Ended: %s%s%s.", end_reason_to_string(c->reason),
+                    c->end_status ? ", " : "", strempty(c->end_status));
         manager_event(c->manager, capsule_removed, c, end_reason_to_string(c->reason));
 
         if (c->start_result < 0)
                 capsule_finish_create(c, c->start_result, &c->start_fault);
         else {
-                int r = fault_set(&canceled, FAULT_CANCELED, "The capsule was destroyed while it was starting.");
+                int r = fault_set(&canceled, FAULT_CANCELED,
+                                  "The capsule was destroyed while it was starting.");
 
                 capsule_finish_create(c, r, &canceled);
         }
@@ -385,7 +397,7 @@ int capsule_destroy(Capsule *c, EndReason reason, CapsuleDone done, void *userda
         return 0;
 }
 
-/* --- ends that nobody asked for -------------------------------------------------------------------------------------------- */
+/* --- ends that nobody asked for -------------------------------------------------------------- */
 
 /* The monitor's last words. Its own end follows. */
 void capsule_on_exited(Capsule *c, const char *reason, const char *status, const char *message) {

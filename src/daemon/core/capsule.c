@@ -153,33 +153,36 @@ int capsule_save(Capsule *c, bool durable, Fault *reterr) {
         if (!text)
                 return fault_set_errno(reterr, ENOMEM, "Failed to store the record");
 
-        r = store_put_capsule(c->manager->store,
-                              &(CapsuleRow) {
-                                      .id = c->id,
-                                      .name = c->spec.name,
-                                      .template = c->spec.template,
-                                      .template_id = c->template_id,
-                                      .team = c->spec.team,
-                                      .key_id = c->spec.key_id,
-                                      .labels = text,
-                                      .state = capsule_state_to_string(c->state),
-                                      .reason = end_reason_to_string(c->reason),
-                                      .message = c->message,
-                                      .boot_id = c->boot_id,
-                                      .accelerator = c->accelerator < 0 ? "" : accelerator_to_string(c->accelerator),
-                                      .owner_uid = c->spec.owner_uid,
-                                      .uid = c->uid,
-                                      .slot_index = c->slot_index,
-                                      .vcpus = c->spec.vcpus,
-                                      .memory_bytes = c->spec.memory_bytes,
-                                      .disk_bytes = c->spec.disk_bytes,
-                                      .timeout_usec = c->spec.timeout_usec,
-                                      .created_usec = c->created_usec,
-                                      .started_usec = c->started_usec,
-                                      .active_usec = c->active_usec,
-                                      .updated_usec = c->updated_usec,
-                              },
-                              durable, &fault);
+        r = store_put_capsule(
+                        c->manager->store,
+                        &(CapsuleRow) {
+                                        .id = c->id,
+                                        .name = c->spec.name,
+                                        .template = c->spec.template,
+                                        .template_id = c->template_id,
+                                        .team = c->spec.team,
+                                        .key_id = c->spec.key_id,
+                                        .labels = text,
+                                        .state = capsule_state_to_string(c->state),
+                                        .reason = end_reason_to_string(c->reason),
+                                        .message = c->message,
+                                        .boot_id = c->boot_id,
+                                        .accelerator = c->accelerator < 0 ? ""
+                                                                          : accelerator_to_string(
+                                                                                            c->accelerator),
+                                        .owner_uid = c->spec.owner_uid,
+                                        .uid = c->uid,
+                                        .slot_index = c->slot_index,
+                                        .vcpus = c->spec.vcpus,
+                                        .memory_bytes = c->spec.memory_bytes,
+                                        .disk_bytes = c->spec.disk_bytes,
+                                        .timeout_usec = c->spec.timeout_usec,
+                                        .created_usec = c->created_usec,
+                                        .started_usec = c->started_usec,
+                                        .active_usec = c->active_usec,
+                                        .updated_usec = c->updated_usec,
+                        },
+                        durable, &fault);
         if (r >= 0)
                 return 0;
 
@@ -197,7 +200,8 @@ void capsule_set_state(Capsule *c, CapsuleState state) {
         if (c->state == state)
                 return;
 
-        log_capsule(c->id, LOG_DEBUG, 0, "%s → %s", capsule_state_to_string(c->state), capsule_state_to_string(state));
+        log_capsule(c->id, LOG_DEBUG, 0, "%s → %s", capsule_state_to_string(c->state),
+                    capsule_state_to_string(state));
         c->state = state;
         c->updated_usec = now_usec(CLOCK_REALTIME);
         if (was_running != (state == CAPSULE_RUNNING)) {
@@ -237,7 +241,8 @@ void capsule_touch(Capsule *c, uint64_t realtime_usec) {
 
         capsule_tell_one(c, "LastActiveTimestamp");
         c->active_told = true;
-        (void) event_timer(c->manager->event, &c->active_timer, ACTIVE_TELL_USEC, PRIORITY_STATS, on_active_timer, c, "activity");
+        (void) event_timer(c->manager->event, &c->active_timer, ACTIVE_TELL_USEC, PRIORITY_STATS,
+                           on_active_timer, c, "activity");
 }
 
 static uint64_t memory_limit(const Capsule *c) {
@@ -252,12 +257,15 @@ int capsule_reserve(Capsule *c, Fault *reterr) {
         assert(!c->reserved);
 
         if (m->n_capsules >= config->capsules_max)
-                return fault_set(reterr, FAULT_NO_CAPACITY, "The host's limit of %u capsules is reached (MaxCapsules=).",
+                return fault_set(reterr, FAULT_NO_CAPACITY,
+                                 "The host's limit of %u capsules is reached (MaxCapsules=).",
                                  config->capsules_max);
         if (memory_limit(c) > config->memory_budget_bytes ||
             m->memory_reserved > config->memory_budget_bytes - memory_limit(c))
-                return fault_set(reterr, FAULT_NO_CAPACITY, "The host has no room for %s more, of %s in all (MemoryBudget=).",
-                                 format_size(wanted, memory_limit(c)), format_size(budget, config->memory_budget_bytes));
+                return fault_set(reterr, FAULT_NO_CAPACITY,
+                                 "The host has no room for %s more, of %s in all (MemoryBudget=).",
+                                 format_size(wanted, memory_limit(c)),
+                                 format_size(budget, config->memory_budget_bytes));
 
         capsule_reserve_always(c);
         return 0;
@@ -285,7 +293,7 @@ void capsule_unreserve(Capsule *c) {
         manager_changed(c->manager);
 }
 
-/* --- processes ----------------------------------------------------------------------------------------------------------- */
+/* --- processes ------------------------------------------------------------------------------- */
 
 /* Either of the two ended. */
 static int on_process_end(sd_event_source *s, int fd, uint32_t revents, void *userdata) {
@@ -320,7 +328,8 @@ static int on_process_end(sd_event_source *s, int fd, uint32_t revents, void *us
 }
 
 static int watch(Capsule *c, int pidfd, sd_event_source **source, const char *description) {
-        return event_io(c->manager->event, source, pidfd, EPOLLIN, PRIORITY_EXIT, on_process_end, c, description);
+        return event_io(c->manager->event, source, pidfd, EPOLLIN, PRIORITY_EXIT, on_process_end, c,
+                        description);
 }
 
 int capsule_watch_monitor(Capsule *c, pid_t pid) {
@@ -380,7 +389,7 @@ int capsule_connect(Capsule *c) {
         return r;
 }
 
-/* --- waiters ------------------------------------------------------------------------------------------------------------- */
+/* --- waiters --------------------------------------------------------------------------------- */
 
 struct CapsuleWaiter {
         CapsuleWaiter *next;
@@ -442,13 +451,14 @@ void capsule_finish_stop(Capsule *c) {
         finish_waiters(c, &c->stop_waiters, 0, NULL);
 }
 
-/* --- lookups and paths --------------------------------------------------------------------------------------------------- */
+/* --- lookups and paths ----------------------------------------------------------------------- */
 
 Capsule* manager_find_capsule(Manager *m, const char *id, const char *team, Fault *reterr) {
         Capsule *c;
 
         if (!id_is_valid("cl", id)) {
-                (void) fault_set(reterr, FAULT_INVALID_ARGS, "A capsule's id is 'cl-' and 25 characters 0-9, a-z.");
+                (void) fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "A capsule's id is 'cl-' and 25 characters 0-9, a-z.");
                 return NULL;
         }
 
@@ -479,12 +489,13 @@ char* capsule_slice(const Capsule *c) {
         return asprintf_null("wrenn-%s.slice", c->spec.team);
 }
 
-/* --- figures ------------------------------------------------------------------------------------------------------------- */
+/* --- figures --------------------------------------------------------------------------------- */
 
 uint64_t capsule_memory_current(const Capsule *c) {
         _cleanup_free_ char *slice = capsule_slice(c);
 
-        return slice && !(CAPSULE_ENDED_BITS & STATE_BIT(c->state)) ? cgroup_memory_current(slice, c->unit) : 0;
+        return slice && !(CAPSULE_ENDED_BITS & STATE_BIT(c->state)) ? cgroup_memory_current(slice, c->unit)
+                                                                    : 0;
 }
 
 uint64_t capsule_disk_usage(const Capsule *c) {
@@ -500,13 +511,14 @@ const char* capsule_isolation(const Capsule *c) {
 
 int capsule_ping(Capsule *c, Fault *reterr) {
         if (c->state != CAPSULE_RUNNING)
-                return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is %s, not running.", capsule_state_to_string(c->state));
+                return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is %s, not running.",
+                                 capsule_state_to_string(c->state));
 
         capsule_touch(c, now_usec(CLOCK_REALTIME));
         return 0;
 }
 
-/* --- the table ----------------------------------------------------------------------------------------------------------- */
+/* --- the table ------------------------------------------------------------------------------- */
 
 void manager_free_capsules(Manager *m) {
         Capsule *c;

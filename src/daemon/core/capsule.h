@@ -2,12 +2,14 @@
 #pragma once
 
 /*
- * A capsule: its record, its state, and the handles of what the kernel and PID 1 hold for it. Life (architecture §5):
+ * A capsule: its record, its state, and the handles of what the kernel and PID 1 hold for it. Life
+ * (architecture §5):
  *
  *      pending → starting → running → stopping → stopped        error from any of the first three
  *
- * One flow at a time works on it: CapsuleStart (capsule-start.c) or CapsuleStop (capsule-stop.c), which pre-empts the other. Stopped
- * and failed ones stay in the table until CAPSULES_STOPPED_MAX younger ones ended.
+ * One flow at a time works on it: CapsuleStart (capsule-start.c) or CapsuleStop (capsule-stop.c), which
+ * pre-empts the other. Stopped and failed ones stay in the table until CAPSULES_STOPPED_MAX younger ones
+ * ended.
  */
 
 #include <systemd/sd-event.h>
@@ -47,17 +49,17 @@ typedef enum CapsuleState {
 
 /* What was asked for. Moved from on success; capsule_spec_done() empties it. */
 typedef struct CapsuleSpec {
-        char *template;         /* NULL or "": the configuration's */
-        char *name;             /* "" or a label for people */
-        char *team;             /* NULL: "default" */
-        char *key_id;           /* NULL: none */
+        char *template; /* NULL or "": the configuration's */
+        char *name;     /* "" or a label for people */
+        char *team;     /* NULL: "default" */
+        char *key_id;   /* NULL: none */
         uid_t owner_uid;
-        uint32_t vcpus;         /* 0: the template's or the configuration's, as the next two */
+        uint32_t vcpus; /* 0: the template's or the configuration's, as the next two */
         uint64_t memory_bytes;
         uint64_t disk_bytes;
-        uint64_t timeout_usec;  /* 0: never */
-        char **labels;          /* "NAME=value" */
-        char **env;             /* "NAME=value"; forgotten once the guest has it */
+        uint64_t timeout_usec; /* 0: never */
+        char **labels;         /* "NAME=value" */
+        char **env;            /* "NAME=value"; forgotten once the guest has it */
 } CapsuleSpec;
 void capsule_spec_done(CapsuleSpec *s);
 
@@ -66,45 +68,45 @@ typedef void (*CapsuleDone)(Capsule *c, int r, const Fault *fault, void *userdat
 
 struct Capsule {
         unsigned n_ref;
-        Manager *manager;               /* weak: outlives us */
+        Manager *manager; /* weak: outlives us */
         char id[64];
-        char *unit;                     /* wrenn-<id>.scope */
-        CapsuleSpec spec;               /* effective values */
-        Template *template;             /* a reference while alive; NULL afterwards */
+        char *unit;         /* wrenn-<id>.scope */
+        CapsuleSpec spec;   /* effective values */
+        Template *template; /* a reference while alive; NULL afterwards */
         char *template_id;
 
         CapsuleState state;
         EndReason reason;
-        char *message;                  /* one sentence of what went wrong, or NULL */
-        Accelerator accelerator;        /* KVM or TCG, chosen at create */
-        char *boot_id;                  /* of the host, when it was started */
+        char *message;           /* one sentence of what went wrong, or NULL */
+        Accelerator accelerator; /* KVM or TCG, chosen at create */
+        char *boot_id;           /* of the host, when it was started */
         uint64_t created_usec, started_usec, active_usec, updated_usec; /* CLOCK_REALTIME */
 
-        bool reserved;                  /* counted in the Manager's sums */
+        bool reserved; /* counted in the Manager's sums */
         uint64_t reserved_bytes;
-        uid_t uid;                      /* 0: none */
-        unsigned slot_index;            /* 0: none */
+        uid_t uid;           /* 0: none */
+        unsigned slot_index; /* 0: none */
         Slot *slot;
         char *address;
 
-        pid_t monitor_pid, vmm_pid;     /* 0: none or not known */
+        pid_t monitor_pid, vmm_pid; /* 0: none or not known */
         int monitor_pidfd, vmm_pidfd;
-        int monitor_status;             /* as of waitpid, once it ended and was our child; else -1 */
+        int monitor_status; /* as of waitpid, once it ended and was our child; else -1 */
         sd_event_source *monitor_source, *vmm_source;
-        bool scope_exists;              /* PID 1 was asked for it */
+        bool scope_exists; /* PID 1 was asked for it */
         MonitorLink *link;
         char *agent_version;
-        bool active_told;               /* LastActiveTimestamp was told less than a second ago */
+        bool active_told; /* LastActiveTimestamp was told less than a second ago */
         sd_event_source *active_timer;
 
-        struct CapsuleRequest *requests;/* calls that wait for the monitor */
+        struct CapsuleRequest *requests; /* calls that wait for the monitor */
         CapsuleStart *start;
         CapsuleStop *stop;
         CapsuleWaiter *create_waiters, *stop_waiters;
-        int start_result;               /* of a start that failed, for create_waiters once it is undone */
+        int start_result; /* of a start that failed, for create_waiters once it is undone */
         Fault start_fault;
-        char *end_status;               /* the VMM's, as the monitor told it */
-        EndReason end_told;             /* likewise */
+        char *end_status;   /* the VMM's, as the monitor told it */
+        EndReason end_told; /* likewise */
 };
 
 const char* capsule_state_to_string(CapsuleState s);
@@ -115,21 +117,25 @@ Capsule* capsule_unref(Capsule *c);
 DEFINE_CLEANUP(Capsule, capsule_unref)
 
 /*
- * Checks, admits, records and begins to start a capsule. done (NULL: nobody waits) runs when it is running or has failed. *ret is borrowed
- * and set on success. -EINVAL, -ENOENT (no such template), -EAGAIN (FAULT_NO_CAPACITY), -ENODEV (FAULT_NO_KVM), -EHOSTDOWN…
+ * Checks, admits, records and begins to start a capsule. done (NULL: nobody waits) runs when it is running
+ * or has failed. *ret is borrowed and set on success. -EINVAL, -ENOENT (no such template), -EAGAIN
+ * (FAULT_NO_CAPACITY), -ENODEV (FAULT_NO_KVM), -EHOSTDOWN…
  */
-int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userdata, Capsule **ret, Fault *reterr);
+int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userdata, Capsule **ret,
+                   Fault *reterr);
 
 /*
- * Ends it and removes all it has, from every state; done runs when nothing is left. reason: why, unless it ends already. 1: there was
- * nothing to do, done will not run. 0: under way. -EAGAIN: too many wait already; done will not run.
+ * Ends it and removes all it has, from every state; done runs when nothing is left. reason: why, unless it
+ * ends already. 1: there was nothing to do, done will not run. 0: under way. -EAGAIN: too many wait already;
+ * done will not run.
  */
 int capsule_destroy(Capsule *c, EndReason reason, CapsuleDone done, void *userdata, Fault *reterr);
 
 /* Marks activity of now. FAULT_INVALID_STATE unless running. */
 int capsule_ping(Capsule *c, Fault *reterr);
 
-/* The capsule of that id, as far as the team may see it (NULL: an administrator, all). Borrowed, or NULL with reterr set. */
+/* The capsule of that id, as far as the team may see it (NULL: an administrator, all). Borrowed, or NULL
+ * with reterr set. */
 Capsule* manager_find_capsule(Manager *m, const char *id, const char *team, Fault *reterr);
 /* The one whose scope has that name, or NULL. */
 Capsule* manager_find_capsule_by_unit(Manager *m, const char *unit);
@@ -143,9 +149,12 @@ typedef struct ExecSpec {
 } ExecSpec;
 void exec_spec_done(ExecSpec *s);
 
-/* fds: stdin (one end of a closed pipe when not wanted), stdout, stderr; borrowed, duplicates are the callee's. */
-typedef void (*ExecDone)(Capsule *c, int r, uint32_t pid, const char *tag, const int fds[3], const Fault *fault, void *userdata);
-/* Starts a process in the guest. done as in style.md §7; the end of the process comes as ManagerEvents.process_exited. */
+/* fds: stdin (one end of a closed pipe when not wanted), stdout, stderr; borrowed, duplicates are the
+ * callee's. */
+typedef void (*ExecDone)(Capsule *c, int r, uint32_t pid, const char *tag, const int fds[3],
+                         const Fault *fault, void *userdata);
+/* Starts a process in the guest. done as in style.md §7; the end of the process comes as
+ * ManagerEvents.process_exited. */
 int capsule_exec(Capsule *c, const ExecSpec *spec, ExecDone done, void *userdata, Fault *reterr);
 /* fd of an HTTP/2 connection to the agent, owned by the caller. */
 int capsule_open_channel(Capsule *c, int *ret_fd, Fault *reterr);
@@ -158,12 +167,12 @@ void capsule_fail_requests(Capsule *c);
 /* Figures read from the kernel when asked; 0 when unknown. */
 uint64_t capsule_memory_current(const Capsule *c);
 uint64_t capsule_disk_usage(const Capsule *c);
-const char* capsule_isolation(const Capsule *c);        /* "hardware" or "emulated" */
+const char* capsule_isolation(const Capsule *c); /* "hardware" or "emulated" */
 
 /* Frees all, at the end of the program. They run on. */
 void manager_free_capsules(Manager *m);
 
-/* --- for capsule*.c and adopt.c ---------------------------------------------------------------------------------------- */
+/* --- for capsule*.c and adopt.c -------------------------------------------------------------- */
 
 /* A capsule with an id, not yet in the table. spec is moved from on success. id: NULL makes a new one. */
 int capsule_new(Manager *m, const char *id, CapsuleSpec *spec, Capsule **ret);
@@ -196,9 +205,11 @@ bool capsule_processes_dead(const Capsule *c);
 /* Makes or opens the monitor's connection; -errno. */
 int capsule_connect(Capsule *c);
 
-/* The start flow. begin: c has its record. cancel: undone, nothing of it runs afterwards; create waiters fail with the fault. */
+/* The start flow. begin: c has its record. cancel: undone, nothing of it runs afterwards; create waiters
+ * fail with the fault. */
 int capsule_start_begin(Capsule *c, Fault *reterr);
-/* Goes on with a start whose VMM was running when wrennd was restarted. ready: the agent answered meanwhile. */
+/* Goes on with a start whose VMM was running when wrennd was restarted. ready: the agent answered meanwhile.
+ */
 int capsule_start_resume(Capsule *c, bool ready);
 void capsule_start_cancel(Capsule *c);
 void capsule_start_on_ready(Capsule *c, uint64_t boot_usec);

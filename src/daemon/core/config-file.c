@@ -185,12 +185,14 @@ static const ConfigKey config_keys[] = {
         { "Daemon", "MemoryBudget", parse_budget, FIELD(memory_budget_bytes), MEMORY_BYTES_MIN, UINT64_MAX },
         { "Capsule", "DefaultTemplate", parse_name, FIELD(default_template) },
         { "Capsule", "DefaultVCPUs", parse_count, FIELD(default_vcpus), VCPUS_MIN, VCPUS_MAX },
-        { "Capsule", "DefaultMemory", parse_bytes, FIELD(default_memory_bytes), MEMORY_BYTES_MIN, MEMORY_BYTES_MAX },
+        { "Capsule", "DefaultMemory", parse_bytes, FIELD(default_memory_bytes), MEMORY_BYTES_MIN,
+          MEMORY_BYTES_MAX },
         { "Capsule", "DefaultDisk", parse_bytes, FIELD(default_disk_bytes), DISK_BYTES_MIN, DISK_BYTES_MAX },
         { "Capsule", "MemoryOverhead", parse_bytes, FIELD(memory_overhead_bytes), 16 * MIB, 16 * GIB },
         { "Capsule", "TasksMax", parse_count, FIELD(tasks_max), 8, 65536 },
         { "Capsule", "CPUWeight", parse_count, FIELD(cpu_weight), 1, 10000 },
-        { "Capsule", "StopTimeoutSec", parse_time, FIELD(stop_timeout_usec), USEC_PER_SEC, 3600 * USEC_PER_SEC },
+        { "Capsule", "StopTimeoutSec", parse_time, FIELD(stop_timeout_usec), USEC_PER_SEC,
+          3600 * USEC_PER_SEC },
         { "Capsule", "MaxExecSec", parse_time, FIELD(exec_max_usec), USEC_PER_SEC, USEC_INFINITY },
         { "Capsule", "UIDRange", parse_uid_range, FIELD(uid_first), 1000, UINT32_MAX - 1 },
         { "Network", "AddressPool4", parse_text, FIELD(address_pool4) },
@@ -279,8 +281,8 @@ static int parse_line(Config *c, const char *name, unsigned n, char *line, const
         if (r == -ENOENT)
                 log_warning("%s:%u: Unknown key '%s' in section [%s], ignoring.", name, n, line, *section);
         else if (r < 0)
-                log_warning("%s:%u: Cannot use value '%s' of %s=, ignoring: %s", name, n, strip(eq + 1), line,
-                            r == -ERANGE ? "out of range" : "not understood");
+                log_warning("%s:%u: Cannot use value '%s' of %s=, ignoring: %s", name, n, strip(eq + 1),
+                            line, r == -ERANGE ? "out of range" : "not understood");
         return r < 0;
 }
 
@@ -311,12 +313,14 @@ static int load_file(Config *c, const char *path, Fault *reterr) {
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (fd < 0 || fstat(fd, &st) < 0)
                 return errno == ENOENT ? -ENOENT
-                                       : fault_set_errno(reterr, errno, "Cannot read configuration file '%s'", path);
+                                       : fault_set_errno(reterr, errno,
+                                                         "Cannot read configuration file '%s'", path);
         if (!S_ISREG(st.st_mode))
-                return 0;       /* a link to /dev/null masks the file */
+                return 0; /* a link to /dev/null masks the file */
         if (st.st_mode & S_IWOTH)
                 return fault_set(reterr, FAULT_ACCESS_DENIED,
-                                 "Configuration file '%s' may be written by everybody; run: chmod o-w %s", path, path);
+                                 "Configuration file '%s' may be written by everybody; run: chmod o-w %s",
+                                 path, path);
 
         r = read_fd(fd, CONFIG_FILE_MAX, &text, NULL);
         if (r < 0)

@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * wrennd.conf(5): one main file and drop-ins, /etc over /run over /usr/lib, sections and keys from one table. A key that nobody
- * knows or a value that cannot be read is a warning with file and line; a file that others may write is refused.
+ * wrennd.conf(5): one main file and drop-ins, /etc over /run over /usr/lib, sections and keys from one
+ * table. A key that nobody knows or a value that cannot be read is a warning with file and line; a file that
+ * others may write is refused.
  */
 
 #include "basic/fault.h"
@@ -31,7 +32,7 @@ typedef struct Config {
         Accelerator accelerator;
         bool allow_emulation;
         uint32_t capsules_max;
-        uint64_t memory_budget_bytes;   /* sum of MemoryMax= of all living capsules */
+        uint64_t memory_budget_bytes; /* sum of MemoryMax= of all living capsules */
         /* [Capsule] */
         char *default_template;
         uint32_t default_vcpus;
@@ -39,13 +40,13 @@ typedef struct Config {
         uint64_t default_disk_bytes;
         uint64_t memory_overhead_bytes; /* of the VMM and the monitor, on top of the guest's memory */
         uint32_t tasks_max;
-        uint32_t cpu_weight;            /* 0: not set */
+        uint32_t cpu_weight; /* 0: not set */
         uint64_t stop_timeout_usec;
         uint64_t exec_max_usec;
         uint32_t uid_first, uid_last;
         /* [Network] */
-        char *address_pool4;            /* "10.11.0.0/16" */
-        char *dns;                      /* "host" or addresses */
+        char *address_pool4; /* "10.11.0.0/16" */
+        char *dns;           /* "host" or addresses */
 } Config;
 
 /* Names as in the file, "auto"…; the parsers return _X_INVALID for others. */
@@ -60,9 +61,11 @@ int config_init(Config *c);
 void config_done(Config *c);
 
 /*
- * Reads everything below the directories, lowest priority first (NULL: /usr/lib/wrenn, /run/wrenn, /etc/wrenn), into a fresh
- * *ret. Absent files are fine. -EPERM with a fault for a file others may write; -ENOMEM; -errno of an unreadable file.
+ * Reads everything below the directories, lowest priority first (NULL: /usr/lib/wrenn, /run/wrenn,
+ * /etc/wrenn), into a fresh *ret. Absent files are fine. -EPERM with a fault for a file others may write;
+ * -ENOMEM; -errno of an unreadable file.
  */
 int config_load(const char *const *dirs, Config *ret, Fault *reterr);
-/* The same for one text, for tests and fuzzing; name is used in warnings. Returns the number of lines that were ignored. */
+/* The same for one text, for tests and fuzzing; name is used in warnings. Returns the number of lines that
+ * were ignored. */
 int config_parse(Config *c, const char *name, char *text);

@@ -37,8 +37,8 @@ struct LayerCall {
 };
 
 struct LayerCache {
-        Manager *manager;       /* weak: outlives us */
-        int fd;                 /* the directory with <size>.ext4 */
+        Manager *manager; /* weak: outlives us */
+        int fd;           /* the directory with <size>.ext4 */
         char *path;
         LayerJob *jobs;
 };
@@ -215,12 +215,14 @@ static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
 }
 
 /*
- * The inode tables are declared clean and not written: in a fresh sparse file they are zero, and the guest's kernel would
- * fill them in the background. No reserved blocks: root is the guest's only user that matters.
+ * The inode tables are declared clean and not written: in a fresh sparse file they are zero, and the guest's
+ * kernel would fill them in the background. No reserved blocks: root is the guest's only user that matters.
  */
 static int spawn_mke2fs(LayerCache *l, const char *name, int *ret_pidfd) {
-        static const char *const options[] = { "-q", "-F", "-t", "ext4", "-m", "0", "-E",
-                                               "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0" };
+        static const char *const options[] = {
+                "-q", "-F", "-t", "ext4",
+                "-m", "0",  "-E", "lazy_itable_init=0,lazy_journal_init=1,root_owner=0:0"
+        };
         char *env[] = { (char *) "PATH=/usr/sbin:/usr/bin:/sbin:/bin", (char *) "LC_ALL=C.UTF-8", NULL };
         _cleanup_free_ char *path = strjoin(l->path, "/", name);
         char *argv[ELEMENTSOF(options) + 3] = { (char *) "mke2fs" };
@@ -236,7 +238,8 @@ static int spawn_mke2fs(LayerCache *l, const char *name, int *ret_pidfd) {
 }
 
 static int make_empty_file(LayerCache *l, const char *name, uint64_t size_bytes) {
-        _cleanup_close_ int fd = openat(l->fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+        _cleanup_close_ int fd = openat(l->fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                                        0600);
 
         return fd < 0 || ftruncate(fd, (off_t) size_bytes) < 0 ? -errno : 0;
 }
@@ -257,11 +260,14 @@ static int job_start(LayerCache *l, uint64_t size_bytes, LayerJob **ret, Fault *
         if (r >= 0)
                 r = spawn_mke2fs(l, tmp, &j->pidfd);
         if (r == -ENOENT)
-                (void) fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "mke2fs is not installed. Remedy: apt install e2fsprogs");
+                (void) fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
+                                 "mke2fs is not installed. Remedy: apt install e2fsprogs");
         if (r >= 0)
-                r = event_io(l->manager->event, &j->end, j->pidfd, EPOLLIN, PRIORITY_EXIT, on_end, j, "mke2fs");
+                r = event_io(l->manager->event, &j->end, j->pidfd, EPOLLIN, PRIORITY_EXIT, on_end, j,
+                             "mke2fs");
         if (r >= 0)
-                r = event_timer(l->manager->event, &j->timer, MAKE_TIMEOUT_USEC, PRIORITY_CLIENT, on_timeout, j, "mke2fs");
+                r = event_timer(l->manager->event, &j->timer, MAKE_TIMEOUT_USEC, PRIORITY_CLIENT, on_timeout,
+                                j, "mke2fs");
         if (r < 0) {
                 job_free(j);
                 return fault_set_errno(reterr, r, "Failed to run mke2fs");
@@ -271,7 +277,8 @@ static int job_start(LayerCache *l, uint64_t size_bytes, LayerJob **ret, Fault *
         return 0;
 }
 
-int layer_cache_prepare(LayerCache *l, uint64_t size_bytes, LayerDone done, void *userdata, LayerCall **ret, Fault *reterr) {
+int layer_cache_prepare(LayerCache *l, uint64_t size_bytes, LayerDone done, void *userdata, LayerCall **ret,
+                        Fault *reterr) {
         LayerCall *c, **tail;
         LayerJob *j = l->jobs;
         char name[IMAGE_NAME_LEN];
@@ -300,7 +307,8 @@ int layer_cache_prepare(LayerCache *l, uint64_t size_bytes, LayerDone done, void
         return 0;
 }
 
-int layer_cache_copy(LayerCache *l, uint64_t size_bytes, int dir_fd, const char *name, uid_t uid, Fault *reterr) {
+int layer_cache_copy(LayerCache *l, uint64_t size_bytes, int dir_fd, const char *name, uid_t uid,
+                     Fault *reterr) {
         _cleanup_close_ int src = -EBADF, dst = -EBADF;
         char image[IMAGE_NAME_LEN];
         int r = 0;

@@ -32,7 +32,8 @@ static int set_paths(Manager *m, const ManagerPaths *p) {
 }
 
 static int make_tables(Manager *m) {
-        Hashmap **tables[] = { &m->capsules, &m->templates, &m->templates_by_id, &m->keys, &m->keys_by_hash, &m->jobs };
+        Hashmap **tables[] = { &m->capsules, &m->templates,    &m->templates_by_id,
+                               &m->keys,     &m->keys_by_hash, &m->jobs };
 
         for (size_t i = 0; i < ELEMENTSOF(tables); i++) {
                 *tables[i] = hashmap_new();
@@ -63,7 +64,9 @@ static int make_directories(Manager *m, Fault *reterr) {
         static const struct {
                 const char *name;
                 mode_t mode;
-        } state_dirs[] = { { "capsules", 0700 }, { "templates", 0700 }, { "kernels", 0700 }, { "trash", 0700 } };
+        } state_dirs[] = {
+                { "capsules", 0700 }, { "templates", 0700 }, { "kernels", 0700 }, { "trash", 0700 }
+        };
         int r;
 
         r = open_directory(m->state_dir, 0700, &m->state_fd, reterr);
@@ -82,7 +85,8 @@ static int take_lock(Manager *m, Fault *reterr) {
         if (m->lock_fd < 0)
                 return fault_set_errno(reterr, errno, "Failed to open '%s/lock'", m->run_dir);
         if (flock(m->lock_fd, LOCK_EX | LOCK_NB) < 0)
-                return fault_set(reterr, FAULT_INVALID_STATE, "Another wrennd runs already ('%s/lock' is locked).", m->run_dir);
+                return fault_set(reterr, FAULT_INVALID_STATE,
+                                 "Another wrennd runs already ('%s/lock' is locked).", m->run_dir);
         return 0;
 }
 
@@ -220,7 +224,8 @@ int manager_reload(Manager *m, Fault *reterr) {
 }
 
 void manager_changed(Manager *m) {
-        static const char *const properties[] = { "NCapsules", "NRunning", "VCPUsReserved", "MemoryReserved", NULL };
+        static const char *const properties[] = { "NCapsules", "NRunning", "VCPUsReserved", "MemoryReserved",
+                                                  NULL };
 
         manager_event(m, manager_changed, m, properties);
 }

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * What wrennd is: the loop, the configuration, the tables of all nouns and the handles of the host layer. Each noun has a file
- * of its own (capsule.c, template.c, key.c, job.c) with functions that take the Manager; nothing here knows D-Bus. What the front
- * end must hear is told through ManagerEvents.
+ * What wrennd is: the loop, the configuration, the tables of all nouns and the handles of the host layer.
+ * Each noun has a file of its own (capsule.c, template.c, key.c, job.c) with functions that take the
+ * Manager; nothing here knows D-Bus. What the front end must hear is told through ManagerEvents.
  */
 
 #include <systemd/sd-event.h>
@@ -30,15 +30,18 @@ typedef struct Trash Trash;
 typedef struct Adoption Adoption;
 
 /*
- * Upwards calls; every one is optional. properties: NULL-terminated D-Bus property names. They run at once, while the caller is
- * at work: they may read the object and change nothing.
+ * Upwards calls; every one is optional. properties: NULL-terminated D-Bus property names. They run at once,
+ * while the caller is at work: they may read the object and change nothing.
  */
 typedef struct ManagerEvents {
         void (*capsule_new)(Capsule *c, void *userdata);
         void (*capsule_changed)(Capsule *c, const char *const *properties, void *userdata);
-        void (*capsule_removed)(Capsule *c, const char *reason, void *userdata);        /* reached stopped or error */
-        void (*capsule_freed)(Capsule *c, void *userdata);                              /* the record is forgotten */
-        void (*process_exited)(Capsule *c, uint32_t pid, const char *tag, int code, const char *reason, void *userdata);
+        /* reached stopped or error */
+        void (*capsule_removed)(Capsule *c, const char *reason, void *userdata);
+        /* the record is forgotten */
+        void (*capsule_freed)(Capsule *c, void *userdata);
+        void (*process_exited)(Capsule *c, uint32_t pid, const char *tag, int code, const char *reason,
+                               void *userdata);
         void (*template_new)(Template *t, void *userdata);
         void (*template_changed)(Template *t, const char *const *properties, void *userdata);
         void (*template_removed)(Template *t, void *userdata);
@@ -51,47 +54,48 @@ typedef struct ManagerEvents {
 } ManagerEvents;
 
 /* Calls one of them when somebody listens. */
-#define manager_event(m, event, ...)                                                                            \
-        do {                                                                                                    \
-                if ((m)->events && (m)->events->event)                                                          \
-                        (m)->events->event(__VA_ARGS__, (m)->events_userdata);                                  \
+#define manager_event(m, event, ...)                                           \
+        do {                                                                   \
+                if ((m)->events && (m)->events->event)                         \
+                        (m)->events->event(__VA_ARGS__, (m)->events_userdata); \
         } while (0)
 
 struct Manager {
         sd_event *event;
         Config config;
         Store *store;
-        Systemd *systemd;               /* weak: main()'s; NULL until the bus is there */
-        const ManagerEvents *events;    /* borrowed: static */
+        Systemd *systemd;            /* weak: main()'s; NULL until the bus is there */
+        const ManagerEvents *events; /* borrowed: static */
         void *events_userdata;
 
         /* keys are borrowed from the values */
-        Hashmap *capsules;              /* id -> Capsule, also stopped ones */
-        Hashmap *templates;             /* name -> Template, visible ones */
-        Hashmap *templates_by_id;       /* id -> Template, also hidden ones */
-        Hashmap *keys;                  /* id -> Key */
-        Hashmap *keys_by_hash;          /* hex sha256 -> Key */
-        Hashmap *jobs;                  /* "<n>" -> Job */
-        JobQueue *job_queue;            /* which of them runs */
+        Hashmap *capsules;        /* id -> Capsule, also stopped ones */
+        Hashmap *templates;       /* name -> Template, visible ones */
+        Hashmap *templates_by_id; /* id -> Template, also hidden ones */
+        Hashmap *keys;            /* id -> Key */
+        Hashmap *keys_by_hash;    /* hex sha256 -> Key */
+        Hashmap *jobs;            /* "<n>" -> Job */
+        JobQueue *job_queue;      /* which of them runs */
         uint32_t last_job_id;
 
         SlotPool *slots;
         UidPool *uids;
         LayerCache *layers;
-        VmmProbe *vmm;                  /* which accelerators and programs are usable */
+        VmmProbe *vmm; /* which accelerators and programs are usable */
         Trash *trash;
-        Adoption *adoption;             /* while starting up */
+        Adoption *adoption; /* while starting up */
         sd_event_source *sweep_timer;
 
         /* sums over living capsules */
         uint32_t n_capsules, n_running, vcpus_reserved;
         uint64_t memory_reserved;
 
-        char *state_dir, *run_dir, *cache_dir, *lib_dir;        /* owned; STATEDIR, RUNDIR, CACHEDIR, PKGLIBDIR but in tests */
-        int state_fd, run_fd;           /* the directories */
+        /* owned; STATEDIR, RUNDIR, CACHEDIR, PKGLIBDIR but in tests */
+        char *state_dir, *run_dir, *cache_dir, *lib_dir;
+        int state_fd, run_fd; /* the directories */
         int lock_fd;
         char boot_id[33];
-        bool stopping;                  /* no new work */
+        bool stopping; /* no new work */
 };
 
 /* Directories to work in; NULL members: the built-in ones. */
@@ -100,8 +104,8 @@ typedef struct ManagerPaths {
 } ManagerPaths;
 
 /*
- * Makes the directories, opens the database and loads templates and keys from it. Takes no other daemon's place: the lock in
- * the run directory must be free (-EBUSY). config is moved from.
+ * Makes the directories, opens the database and loads templates and keys from it. Takes no other daemon's
+ * place: the lock in the run directory must be free (-EBUSY). config is moved from.
  */
 int manager_new(sd_event *e, Config *config, const ManagerPaths *paths, Manager **ret, Fault *reterr);
 /* Capsules run on. */

@@ -11,8 +11,8 @@
 #include "daemon/core/monitor-link.h"
 
 struct MonitorLink {
-        Capsule *capsule;       /* weak: owns us */
-        JsonStream *stream;     /* NULL: closed */
+        Capsule *capsule;   /* weak: owns us */
+        JsonStream *stream; /* NULL: closed */
 };
 
 typedef struct Ready {
@@ -33,7 +33,10 @@ static void on_ready(Capsule *c, json_t *message) {
                 {},
         };
         static const JsonField agent_fields[] = {
-                { .name = "version", .parse = json_parse_string, .offset = offsetof(Ready, version), .max = NAME_MAX_LEN },
+                { .name = "version",
+                  .parse = json_parse_string,
+                  .offset = offsetof(Ready, version),
+                  .max = NAME_MAX_LEN },
                 {},
         };
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
@@ -41,7 +44,8 @@ static void on_ready(Capsule *c, json_t *message) {
 
         if (json_dispatch(message, fields, &ready, &fault) < 0 ||
             (ready.agent && json_dispatch(ready.agent, agent_fields, &ready, &fault) < 0))
-                log_capsule(c->id, LOG_WARNING, 0, "The monitor's 'ready' is odd, using what can be used: %s", fault.message);
+                log_capsule(c->id, LOG_WARNING, 0,
+                            "The monitor's 'ready' is odd, using what can be used: %s", fault.message);
 
         free(c->agent_version);
         c->agent_version = TAKE_PTR(ready.version);
@@ -68,18 +72,28 @@ static void exited_done(Exited *e) {
 
 static void on_process_exited(Capsule *c, json_t *message) {
         static const JsonField fields[] = {
-                { .name = "pid", .parse = json_parse_u64, .offset = offsetof(Exited, pid), .max = UINT32_MAX },
-                { .name = "tag", .parse = json_parse_string, .offset = offsetof(Exited, tag), .max = TAG_MAX_LEN },
+                { .name = "pid",
+                  .parse = json_parse_u64,
+                  .offset = offsetof(Exited, pid),
+                  .max = UINT32_MAX },
+                { .name = "tag",
+                  .parse = json_parse_string,
+                  .offset = offsetof(Exited, tag),
+                  .max = TAG_MAX_LEN },
                 { .name = "exit_code", .parse = json_parse_i64, .offset = offsetof(Exited, code) },
                 { .name = "signal", .parse = json_parse_i64, .offset = offsetof(Exited, signal) },
-                { .name = "reason", .parse = json_parse_string, .offset = offsetof(Exited, reason), .max = NAME_MAX_LEN },
+                { .name = "reason",
+                  .parse = json_parse_string,
+                  .offset = offsetof(Exited, reason),
+                  .max = NAME_MAX_LEN },
                 {},
         };
         _cleanup_(exited_done) Exited e = { .code = -1 };
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
 
         if (json_dispatch(message, fields, &e, &fault) < 0) {
-                log_capsule(c->id, LOG_WARNING, 0, "The monitor told of the end of a process in an odd way, ignoring: %s",
+                log_capsule(c->id, LOG_WARNING, 0,
+                            "The monitor told of the end of a process in an odd way, ignoring: %s",
                             fault.message);
                 return;
         }
@@ -92,16 +106,26 @@ static void on_process_exited(Capsule *c, json_t *message) {
 
 static void on_exited(Capsule *c, json_t *message) {
         static const JsonField fields[] = {
-                { .name = "reason", .parse = json_parse_string, .offset = offsetof(Exited, reason), .max = NAME_MAX_LEN },
-                { .name = "status", .parse = json_parse_string, .offset = offsetof(Exited, status), .max = NAME_MAX_LEN },
-                { .name = "message", .parse = json_parse_string, .offset = offsetof(Exited, message), .max = FAULT_MESSAGE_MAX },
+                { .name = "reason",
+                  .parse = json_parse_string,
+                  .offset = offsetof(Exited, reason),
+                  .max = NAME_MAX_LEN },
+                { .name = "status",
+                  .parse = json_parse_string,
+                  .offset = offsetof(Exited, status),
+                  .max = NAME_MAX_LEN },
+                { .name = "message",
+                  .parse = json_parse_string,
+                  .offset = offsetof(Exited, message),
+                  .max = FAULT_MESSAGE_MAX },
                 {},
         };
         _cleanup_(exited_done) Exited e = {};
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
 
         if (json_dispatch(message, fields, &e, &fault) < 0)
-                log_capsule(c->id, LOG_WARNING, 0, "The monitor's 'exited' is odd, using what can be used: %s", fault.message);
+                log_capsule(c->id, LOG_WARNING, 0,
+                            "The monitor's 'exited' is odd, using what can be used: %s", fault.message);
         capsule_on_exited(c, strempty(e.reason), strempty(e.status), strempty(e.message));
 }
 
@@ -144,7 +168,8 @@ static const struct {
         { CONTROL_EVENT_EXITED, on_exited },
 };
 
-static void on_event(JsonStream *s, const char *name, json_t *message, int *fds, size_t n_fds, void *userdata) {
+static void on_event(JsonStream *s, const char *name, json_t *message, int *fds, size_t n_fds,
+                     void *userdata) {
         MonitorLink *l = userdata;
 
         for (size_t i = 0; i < ELEMENTSOF(events); i++)
@@ -158,13 +183,15 @@ static void on_event(JsonStream *s, const char *name, json_t *message, int *fds,
         log_capsule(l->capsule->id, LOG_DEBUG, 0, "The monitor sent an unknown event, ignoring.");
 }
 
-static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *message, int *fds, size_t n_fds, void *userdata) {
+static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *message, int *fds, size_t n_fds,
+                       void *userdata) {
         Fault fault = { .code = FAULT_INVALID_ARGS, .message = (char *) "wrennd takes no requests." };
 
         (void) json_stream_reply_fault(s, id, &fault);
 }
 
-/* Its processes' pidfds tell what to do; a stream that breaks while they live is asked for again by the sweep. */
+/* Its processes' pidfds tell what to do; a stream that breaks while they live is asked for again by the
+ * sweep. */
 static void on_closed(JsonStream *s, int error, void *userdata) {
         MonitorLink *l = userdata;
 
@@ -173,7 +200,9 @@ static void on_closed(JsonStream *s, int error, void *userdata) {
         l->stream = json_stream_free(l->stream);
 }
 
-static const JsonStreamHandlers handlers = { .on_request = on_request, .on_event = on_event, .on_closed = on_closed };
+static const JsonStreamHandlers handlers = { .on_request = on_request,
+                                             .on_event = on_event,
+                                             .on_closed = on_closed };
 
 int monitor_link_new(Capsule *c, int fd, MonitorLink **ret) {
         MonitorLink *l = malloc(sizeof(MonitorLink));
@@ -183,7 +212,8 @@ int monitor_link_new(Capsule *c, int fd, MonitorLink **ret) {
                 return -ENOMEM;
 
         *l = (MonitorLink) { .capsule = c };
-        r = json_stream_new(c->manager->event, fd, JSON_DIALECT_CONTROL, JSON_MESSAGE_MAX, &handlers, l, &l->stream);
+        r = json_stream_new(c->manager->event, fd, JSON_DIALECT_CONTROL, JSON_MESSAGE_MAX, &handlers, l,
+                            &l->stream);
         if (r < 0) {
                 free(l);
                 return r;
@@ -202,8 +232,8 @@ MonitorLink* monitor_link_free(MonitorLink *l) {
         return NULL;
 }
 
-int monitor_link_call(MonitorLink *l, const char *verb, json_t *body, const int *fds, size_t n_fds, uint64_t timeout_usec,
-                      JsonCallDone done, void *userdata, JsonCall **ret) {
+int monitor_link_call(MonitorLink *l, const char *verb, json_t *body, const int *fds, size_t n_fds,
+                      uint64_t timeout_usec, JsonCallDone done, void *userdata, JsonCall **ret) {
         if (!l || !l->stream)
                 return -ENOTCONN;
         return json_stream_call(l->stream, verb, body, fds, n_fds, timeout_usec, done, userdata, ret);

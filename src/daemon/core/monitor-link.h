@@ -2,8 +2,8 @@
 #pragma once
 
 /*
- * wrennd's end of a capsule's control.sock (docs/PROTOCOLS.md §2). The peer has the capsule's uid and may be taken over by its
- * guest: whatever it says is bounded, checked, and counts for its own capsule only.
+ * wrennd's end of a capsule's control.sock (docs/PROTOCOLS.md §2). The peer has the capsule's uid and may be
+ * taken over by its guest: whatever it says is bounded, checked, and counts for its own capsule only.
  */
 
 #include "daemon/core/capsule.h"
@@ -16,7 +16,7 @@ int monitor_link_new(Capsule *c, int fd, MonitorLink **ret);
 /* No callback runs afterwards. */
 MonitorLink* monitor_link_free(MonitorLink *l);
 /* json_stream_call() on it; verb and done as there. -ENOTCONN when the connection is closed. */
-int monitor_link_call(MonitorLink *l, const char *verb, json_t *body, const int *fds, size_t n_fds, uint64_t timeout_usec,
-                      JsonCallDone done, void *userdata, JsonCall **ret);
+int monitor_link_call(MonitorLink *l, const char *verb, json_t *body, const int *fds, size_t n_fds,
+                      uint64_t timeout_usec, JsonCallDone done, void *userdata, JsonCall **ret);
 /* Whether the connection has ended. */
 bool monitor_link_closed(const MonitorLink *l);

@@ -7,10 +7,11 @@
 #include "basic/limits.h"
 #include "daemon/core/uid-pool.h"
 
-/* A uid that cannot be given out now. Few enough for a plain array: the living ones and those of the last minute. */
+/* A uid that cannot be given out now. Few enough for a plain array: the living ones and those of the last
+ * minute. */
 typedef struct Lease {
         uid_t uid;
-        uint64_t free_usec;     /* CLOCK_BOOTTIME; USEC_INFINITY while in use */
+        uint64_t free_usec; /* CLOCK_BOOTTIME; USEC_INFINITY while in use */
 } Lease;
 
 struct UidPool {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The uids of the jails: never two living capsules with one, and none used again before UID_QUARANTINE_USEC have passed. */
+/* The uids of the jails: never two living capsules with one, and none used again before UID_QUARANTINE_USEC
+ * have passed. */
 
 #include "basic/fault.h"
 #include "basic/macro.h"
@@ -15,7 +16,8 @@ DEFINE_CLEANUP(UidPool, uid_pool_free)
 
 /* 0 and *ret; -EAGAIN (FAULT_NO_CAPACITY) when all are in use or in quarantine. */
 int uid_pool_claim(UidPool *p, uid_t *ret, Fault *reterr);
-/* A capsule that runs has it. -EEXIST when another has; -ERANGE is fine for a range that was changed: it is remembered, too. */
+/* A capsule that runs has it. -EEXIST when another has; -ERANGE is fine for a range that was changed: it is
+ * remembered, too. */
 int uid_pool_adopt(UidPool *p, uid_t uid);
 /* No process with it is alive any more. 0 is ignored. */
 void uid_pool_release(UidPool *p, uid_t uid);

@@ -11,12 +11,12 @@
 #include "daemon/core/vmm.h"
 #include "daemon/host/vmm-files.h"
 
-#define CPUINFO_MAX      (1 * MIB)
-#define TSC_BASE_USEC    USEC_PER_SEC   /* measured over at least that long, the rate is kept */
+#define CPUINFO_MAX   (1 * MIB)
+#define TSC_BASE_USEC USEC_PER_SEC /* measured over at least that long, the rate is kept */
 
 struct VmmProbe {
-        Manager *manager;       /* weak: outlives us */
-        const char *kvm_problem;/* static text; NULL: usable */
+        Manager *manager;        /* weak: outlives us */
+        const char *kvm_problem; /* static text; NULL: usable */
         char *program, *launcher, *monitor;
         char **files, **jail_args;
         char *stamp;
@@ -41,7 +41,8 @@ static uint64_t raw_nsec(void) {
         return (uint64_t) ts.tv_sec * 1000000000U + (uint64_t) ts.tv_nsec;
 }
 
-/* An ordinary guest kernel hangs on hosts whose processor shows no virtualization, whatever /dev/kvm says (decision 4). */
+/* An ordinary guest kernel hangs on hosts whose processor shows no virtualization, whatever /dev/kvm says
+ * (decision 4). */
 static const char* find_kvm_problem(Accelerator wanted) {
         _cleanup_close_ int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
         _cleanup_free_ char *cpuinfo = NULL;
@@ -125,22 +126,25 @@ int vmm_choose_accelerator(VmmProbe *p, Accelerator *ret, Fault *reterr) {
                 return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
                                  "Backend=firecracker: this version drives QEMU only; set Backend=qemu.");
         if (!p->program)
-                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
-                                 "No virtual machine monitor is installed. Remedy: apt install qemu-system-x86, then "
-                                 "systemctl reload wrennd.");
+                return fault_set(
+                                reterr, FAULT_BACKEND_UNAVAILABLE,
+                                "No virtual machine monitor is installed. Remedy: apt install qemu-system-x86, then "
+                                "systemctl reload wrennd.");
 
         if (c->accelerator != ACCELERATOR_TCG && !p->kvm_problem) {
                 *ret = ACCELERATOR_KVM;
                 return 0;
         }
         if (c->accelerator == ACCELERATOR_KVM)
-                return fault_set(reterr, FAULT_NO_KVM, "Accelerator=kvm is configured, but %s.", p->kvm_problem);
+                return fault_set(reterr, FAULT_NO_KVM, "Accelerator=kvm is configured, but %s.",
+                                 p->kvm_problem);
         if (!c->allow_emulation)
-                return fault_set(reterr, FAULT_NO_KVM,
-                                 "This host cannot isolate capsules: %s. Emulation would run them, but isolates nothing. Remedy: a "
-                                 "host with hardware virtualization; or, for trying out with code you trust, AllowEmulation=yes "
-                                 "below [Daemon] in " CONFDIR "/wrennd.conf, then: systemctl reload wrennd",
-                                 p->kvm_problem ?: "Accelerator=tcg is configured");
+                return fault_set(
+                                reterr, FAULT_NO_KVM,
+                                "This host cannot isolate capsules: %s. Emulation would run them, but isolates nothing. Remedy: a "
+                                "host with hardware virtualization; or, for trying out with code you trust, AllowEmulation=yes "
+                                "below [Daemon] in " CONFDIR "/wrennd.conf, then: systemctl reload wrennd",
+                                p->kvm_problem ?: "Accelerator=tcg is configured");
 
         *ret = ACCELERATOR_TCG;
         return 0;
@@ -169,7 +173,8 @@ static int refresh_files(VmmProbe *p, Accelerator a, Fault *reterr) {
         }
         if (r < 0) {
                 forget_files(p);
-                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "Cannot tell which files the VMM needs.");
+                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
+                                 "Cannot tell which files the VMM needs.");
         }
 
         p->files_for = a;
@@ -203,7 +208,8 @@ char** vmm_backends(VmmProbe *p) {
         if (p->program && p->manager->config.backend != BACKEND_FIRECRACKER) {
                 if (!p->kvm_problem && p->manager->config.accelerator != ACCELERATOR_TCG)
                         r = strv_extend(&v, "qemu:kvm");
-                if (r >= 0 && p->manager->config.allow_emulation && p->manager->config.accelerator != ACCELERATOR_KVM)
+                if (r >= 0 && p->manager->config.allow_emulation &&
+                    p->manager->config.accelerator != ACCELERATOR_KVM)
                         r = strv_extend(&v, "qemu:tcg");
         }
         return r < 0 ? NULL : TAKE_PTR(v);
@@ -237,8 +243,9 @@ int vmm_find_kernel(VmmProbe *p, char **ret_kernel, char **ret_initrd, Fault *re
                 return 0;
         }
 
-        return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
-                         "There is no guest kernel yet. Remedy: wrennctl build-template minimal, which prepares one.");
+        return fault_set(
+                        reterr, FAULT_BACKEND_UNAVAILABLE,
+                        "There is no guest kernel yet. Remedy: wrennctl build-template minimal, which prepares one.");
 }
 
 uint64_t vmm_tsc_khz(VmmProbe *p) {

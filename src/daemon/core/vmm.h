@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * What this host can run a capsule with: VMM program and its files for the jail, accelerator (architecture decisions 2 to 4),
- * guest kernel, speed of the time stamp counter. Looked at when the program starts and when the configuration or a file changed.
+ * What this host can run a capsule with: VMM program and its files for the jail, accelerator (architecture
+ * decisions 2 to 4), guest kernel, speed of the time stamp counter. Looked at when the program starts and
+ * when the configuration or a file changed.
  */
 
 #include "basic/fault.h"
@@ -12,9 +13,9 @@
 /* How to run the next one. All borrowed from the probe, until the loop turns. */
 typedef struct VmmChoice {
         Accelerator accelerator;
-        const char *program;            /* absolute path, outside and inside of the jail */
+        const char *program; /* absolute path, outside and inside of the jail */
         const char *launcher, *monitor;
-        char *const *jail_args;         /* "--bind-ro=…" of program and monitor with all they load */
+        char *const *jail_args; /* "--bind-ro=…" of program and monitor with all they load */
 } VmmChoice;
 
 /* 0, or -ENOMEM. What is missing is told by vmm_choose(). */
@@ -33,8 +34,10 @@ char** vmm_backends(VmmProbe *p);
 /* "hardware", "emulated" or "none". */
 const char* vmm_isolation(VmmProbe *p);
 
-/* Paths of the guest's kernel and initrd, the caller's. FAULT_BACKEND_UNAVAILABLE (with the remedy) when there is none. */
+/* Paths of the guest's kernel and initrd, the caller's. FAULT_BACKEND_UNAVAILABLE (with the remedy) when
+ * there is none. */
 int vmm_find_kernel(VmmProbe *p, char **ret_kernel, char **ret_initrd, Fault *reterr);
 
-/* The time stamp counter's rate for tsc_early_khz=, measured between the start of the program and now; 0 where there is none. */
+/* The time stamp counter's rate for tsc_early_khz=, measured between the start of the program and now; 0
+ * where there is none. */
 uint64_t vmm_tsc_khz(VmmProbe *p);

@@ -33,7 +33,8 @@ static int add_slices(char *path, size_t size, const char *slice) {
 }
 
 /* controller: of v1; "" is systemd's own hierarchy. file: "" is the group itself. */
-static int make_path(char ret[static PATH_MAX], const char *controller, const char *slice, const char *unit, const char *file) {
+static int make_path(char ret[static PATH_MAX], const char *controller, const char *slice, const char *unit,
+                     const char *file) {
         size_t n;
         int k;
 
@@ -56,7 +57,8 @@ static char* read_attribute(const char *controller, const char *slice, const cha
         char path[PATH_MAX];
         char *text;
 
-        if (make_path(path, controller, slice, unit, file) < 0 || read_file_at(AT_FDCWD, path, CGROUP_FILE_MAX, &text, NULL) < 0)
+        if (make_path(path, controller, slice, unit, file) < 0 ||
+            read_file_at(AT_FDCWD, path, CGROUP_FILE_MAX, &text, NULL) < 0)
                 return NULL;
         return text;
 }
@@ -85,13 +87,16 @@ size_t cgroup_processes(const char *slice, const char *unit, pid_t *ret, size_t 
 }
 
 uint64_t cgroup_memory_current(const char *slice, const char *unit) {
-        _cleanup_free_ char *text = read_attribute("memory", slice, unit, is_unified() ? "memory.current" : "memory.usage_in_bytes");
+        _cleanup_free_ char *text = read_attribute("memory", slice, unit,
+                                                   is_unified() ? "memory.current"
+                                                                : "memory.usage_in_bytes");
 
         return text ? strtoull(text, NULL, 10) : 0;
 }
 
 uint64_t cgroup_oom_kills(const char *slice, const char *unit) {
-        _cleanup_free_ char *text = read_attribute("memory", slice, unit, is_unified() ? "memory.events" : "memory.oom_control");
+        _cleanup_free_ char *text = read_attribute("memory", slice, unit,
+                                                   is_unified() ? "memory.events" : "memory.oom_control");
         const char *p;
 
         for (p = text; p && *p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : "") {

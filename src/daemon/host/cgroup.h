@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* What the kernel says of a unit's control group, on cgroup v2 and on v1 mounts. Read only: changes are PID 1's. */
+/* What the kernel says of a unit's control group, on cgroup v2 and on v1 mounts. Read only: changes are PID
+ * 1's. */
 
 #include <sys/types.h>
 

@@ -19,22 +19,23 @@ typedef struct Sender {
         char name[];
 } Sender;
 
-/* One message that waits for an answer. Lives until its second dispatch has taken it, or until the loop is idle. */
+/* One message that waits for an answer. Lives until its second dispatch has taken it, or until the loop is
+ * idle. */
 typedef struct Query {
         Polkit *polkit;
         struct Query *next;
         sd_bus_message *message;
-        sd_bus_slot *slot;      /* the open call; NULL: answered */
-        uid_t uid;              /* UID_UNKNOWN while that is what is asked */
-        char *question;         /* action and details; NULL: only the uid was asked */
-        int result;             /* 1, or a negative errno with fault */
+        sd_bus_slot *slot; /* the open call; NULL: answered */
+        uid_t uid;         /* UID_UNKNOWN while that is what is asked */
+        char *question;    /* action and details; NULL: only the uid was asked */
+        int result;        /* 1, or a negative errno with fault */
         Fault fault;
 } Query;
 
 struct Polkit {
         sd_bus *bus;
         uid_t trusted_uid;
-        Hashmap *senders;       /* unique name -> Sender */
+        Hashmap *senders; /* unique name -> Sender */
         Query *queries;
         sd_event_source *collector;
 };
@@ -165,7 +166,8 @@ static void dispatch_again(Query *q) {
 
         r = event_defer(sd_bus_get_event(p->bus), &p->collector, PRIORITY_GC, on_idle, p);
         if (r < 0)
-                (void) log_warning_errno(r, "Failed to plan the clean-up of authorization answers, ignoring: %m");
+                (void) log_warning_errno(
+                                r, "Failed to plan the clean-up of authorization answers, ignoring: %m");
 }
 
 static int on_uid(sd_bus_message *reply, void *userdata, sd_bus_error *error) {
@@ -194,7 +196,8 @@ static int check_limits(Polkit *p, uid_t uid, Fault *reterr) {
         }
 
         if (n_all >= BUS_PENDING_MAX || n_uid >= BUS_PENDING_PER_UID_MAX)
-                return fault_set(reterr, FAULT_NO_CAPACITY, "Too many calls are waiting for authorization; try again later.");
+                return fault_set(reterr, FAULT_NO_CAPACITY,
+                                 "Too many calls are waiting for authorization; try again later.");
         return 0;
 }
 
@@ -239,8 +242,9 @@ int polkit_sender_uid(Polkit *p, sd_bus_message *m, uid_t *ret, Fault *reterr) {
         if (r < 0)
                 return r;
 
-        r = sd_bus_call_method_async(p->bus, &q->slot, "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus",
-                                     "GetConnectionUnixUser", on_uid, q, "s", sender);
+        r = sd_bus_call_method_async(p->bus, &q->slot, "org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                     "org.freedesktop.DBus", "GetConnectionUnixUser", on_uid, q, "s",
+                                     sender);
         if (r < 0) {
                 query_free(q);
                 return fault_set_errno(reterr, r, "Failed to ask the bus who calls");
@@ -306,7 +310,8 @@ static int send_check(Polkit *p, Query *q, const char *action, const char *const
         int interactive = sd_bus_message_get_allow_interactive_authorization(q->message) > 0;
         int r;
 
-        r = sd_bus_message_new_method_call(p->bus, &c, "org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority",
+        r = sd_bus_message_new_method_call(p->bus, &c, "org.freedesktop.PolicyKit1",
+                                           "/org/freedesktop/PolicyKit1/Authority",
                                            "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization");
         if (r >= 0)
                 r = sd_bus_message_append(c, "(sa{sv})s", "system-bus-name", 1, "name", "s",
@@ -326,7 +331,8 @@ static int take_answer(Query *q, const char *question, Fault *reterr) {
         int r = q->result;
 
         if (!streq_ptr(q->question, question))
-                r = fault_set(reterr, FAULT_ACCESS_DENIED, "The object changed while authorization was asked for.");
+                r = fault_set(reterr, FAULT_ACCESS_DENIED,
+                              "The object changed while authorization was asked for.");
         else if (r < 0)
                 r = fault_set(reterr, q->fault.code, "%s", q->fault.message);
 
@@ -334,7 +340,8 @@ static int take_answer(Query *q, const char *question, Fault *reterr) {
         return r;
 }
 
-int polkit_authorize(Polkit *p, sd_bus_message *m, const char *action, const char *const *details, uid_t *ret_uid, Fault *reterr) {
+int polkit_authorize(Polkit *p, sd_bus_message *m, const char *action, const char *const *details,
+                     uid_t *ret_uid, Fault *reterr) {
         _cleanup_free_ char *question = NULL;
         uid_t uid;
         Query *q;
@@ -348,7 +355,7 @@ int polkit_authorize(Polkit *p, sd_bus_message *m, const char *action, const cha
 
         q = find_query(p, m);
         if (q && !q->question) {
-                query_free(q);  /* it asked for the uid */
+                query_free(q); /* it asked for the uid */
                 q = NULL;
         }
         if (uid == 0 || (p->trusted_uid != UID_UNKNOWN && uid == p->trusted_uid))

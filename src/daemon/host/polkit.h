@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * Who calls, and may they? Both are asked asynchronously: the handler returns 1, the message is dispatched again once the
- * answer is there, and finds it. So a handler begins with reading, asks, and acts last, looking at the state anew. Unique bus names
- * are never used twice, so that a caller's uid is asked once.
+ * Who calls, and may they? Both are asked asynchronously: the handler returns 1, the message is dispatched
+ * again once the answer is there, and finds it. So a handler begins with reading, asks, and acts last,
+ * looking at the state anew. Unique bus names are never used twice, so that a caller's uid is asked once.
  */
 
 #include <systemd/sd-bus.h>
@@ -28,7 +28,9 @@ unsigned polkit_n_pending(const Polkit *p);
 int polkit_sender_uid(Polkit *p, sd_bus_message *m, uid_t *ret, Fault *reterr);
 
 /*
- * action: full id. details: pairs name, value, …, NULL; a NULL or empty value leaves the pair out. 1: allowed, uid in *ret_uid (may be
- * NULL). 0: asked, return 1 from the handler. < 0: -EPERM (FAULT_ACCESS_DENIED), -EAGAIN (too many pending), -ETIMEDOUT.
+ * action: full id. details: pairs name, value, …, NULL; a NULL or empty value leaves the pair out. 1:
+ * allowed, uid in *ret_uid (may be NULL). 0: asked, return 1 from the handler. < 0: -EPERM
+ * (FAULT_ACCESS_DENIED), -EAGAIN (too many pending), -ETIMEDOUT.
  */
-int polkit_authorize(Polkit *p, sd_bus_message *m, const char *action, const char *const *details, uid_t *ret_uid, Fault *reterr);
+int polkit_authorize(Polkit *p, sd_bus_message *m, const char *action, const char *const *details,
+                     uid_t *ret_uid, Fault *reterr);

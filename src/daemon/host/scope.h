@@ -6,16 +6,17 @@
 #include "daemon/host/systemd.h"
 
 typedef struct ScopeSpec {
-        const char *slice;              /* "wrenn-<team>.slice" */
+        const char *slice; /* "wrenn-<team>.slice" */
         const char *description;
-        pid_t pid;                      /* its first process, alive */
+        pid_t pid; /* its first process, alive */
         uint64_t memory_max_bytes;
-        uint32_t cpu_percent;           /* of one CPU */
-        uint32_t cpu_weight;            /* 0: the default */
+        uint32_t cpu_percent; /* of one CPU */
+        uint32_t cpu_weight;  /* 0: the default */
         uint32_t tasks_max;
         uint64_t stop_timeout_usec;
-        bool kvm;                       /* /dev/kvm is needed */
+        bool kvm; /* /dev/kvm is needed */
 } ScopeSpec;
 
 /* done as of systemd_start_transient(). */
-int scope_start(Systemd *s, const char *unit, const ScopeSpec *spec, UnitDone done, void *userdata, UnitCall **ret);
+int scope_start(Systemd *s, const char *unit, const ScopeSpec *spec, UnitDone done, void *userdata,
+                UnitCall **ret);

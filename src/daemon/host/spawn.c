@@ -7,7 +7,7 @@
 #include "basic/fd.h"
 #include "daemon/host/spawn.h"
 
-#define FD_ABOVE 64     /* copies stand there, out of the way of the numbers in the child */
+#define FD_ABOVE 64 /* copies stand there, out of the way of the numbers in the child */
 
 static int add_fds(posix_spawn_file_actions_t *actions, const int *copies, size_t n) {
         int r;
@@ -20,7 +20,8 @@ static int add_fds(posix_spawn_file_actions_t *actions, const int *copies, size_
         return r;
 }
 
-static int spawn_with(posix_spawn_file_actions_t *actions, char *const argv[], char *const env[], pid_t *ret) {
+static int spawn_with(posix_spawn_file_actions_t *actions, char *const argv[], char *const env[],
+                      pid_t *ret) {
         posix_spawnattr_t attr;
         sigset_t none, all;
         int r;
@@ -39,7 +40,8 @@ static int spawn_with(posix_spawn_file_actions_t *actions, char *const argv[], c
         return r;
 }
 
-int spawn_program(char *const argv[], char *const env[], const int *fds, size_t n_fds, pid_t *ret_pid, int *ret_pidfd) {
+int spawn_program(char *const argv[], char *const env[], const int *fds, size_t n_fds, pid_t *ret_pid,
+                  int *ret_pidfd) {
         posix_spawn_file_actions_t actions;
         int copies[SPAWN_FDS_MAX], pidfd, r = 0;
         size_t n = 0;

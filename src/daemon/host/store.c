@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * One table of columns per kind of row makes the schema, the statements, the binding and the reading, so that a
- * column is added in one place. Statements are prepared once and kept.
+ * One table of columns per kind of row makes the schema, the statements, the binding and the reading, so
+ * that a column is added in one place. Statements are prepared once and kept.
  */
 
 #include <sqlite3.h>
@@ -18,7 +18,7 @@
 #define BUSY_TIMEOUT_MS 2000
 
 typedef struct Column {
-        const char *name;       /* NULL ends the table; the first is the primary key */
+        const char *name; /* NULL ends the table; the first is the primary key */
         size_t offset;
         bool number;
 } Column;
@@ -30,8 +30,10 @@ typedef enum StoreTable {
         _STORE_TABLE_MAX,
 } StoreTable;
 
-#define TEXT(type, member)   { #member, offsetof(type, member), false }
-#define NUMBER(type, member) { #member, offsetof(type, member), true }
+#define TEXT(type, member) \
+        { #member, offsetof(type, member), false }
+#define NUMBER(type, member) \
+        { #member, offsetof(type, member), true }
 
 static const Column capsule_columns[] = {
         TEXT(CapsuleRow, id),
@@ -103,20 +105,19 @@ struct Store {
         sqlite3 *db;
         sqlite3_stmt *put[_STORE_TABLE_MAX];
         sqlite3_stmt *erase[_STORE_TABLE_MAX];
-        int durable;            /* what PRAGMA synchronous is now; -1: unknown */
+        int durable; /* what PRAGMA synchronous is now; -1: unknown */
         bool in_transaction;
 };
 
 static int store_fault(Store *s, int rc, const char *what, Fault *reterr) {
-        int error = (rc & 0xff) == SQLITE_FULL    ? ENOSPC
-                    : (rc & 0xff) == SQLITE_NOMEM ? ENOMEM
-                                                  : EIO;
+        int error = (rc & 0xff) == SQLITE_FULL ? ENOSPC : (rc & 0xff) == SQLITE_NOMEM ? ENOMEM : EIO;
 
         (void) fault_set(reterr,
                          error == ENOSPC   ? FAULT_NO_SPACE
                          : error == ENOMEM ? FAULT_NO_MEMORY
                                            : FAULT_INTERNAL,
-                         "Failed to %s in the database: %s.", what, s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(rc));
+                         "Failed to %s in the database: %s.", what,
+                         s->db ? sqlite3_errmsg(s->db) : sqlite3_errstr(rc));
         return -error;
 }
 
@@ -165,7 +166,8 @@ static int make_schema(Store *s, Fault *reterr) {
                 sql_add(&q, "CREATE TABLE %s (", tables[t].name);
                 for (const Column *c = tables[t].columns; c->name; c++)
                         sql_add(&q, "%s%s %s NOT NULL%s", c == tables[t].columns ? "" : ", ", c->name,
-                                c->number ? "INTEGER" : "TEXT", c == tables[t].columns ? " PRIMARY KEY" : "");
+                                c->number ? "INTEGER" : "TEXT",
+                                c == tables[t].columns ? " PRIMARY KEY" : "");
                 sql_add(&q, ")");
                 r = run(s, q.text, reterr);
         }
@@ -202,14 +204,16 @@ static int set_up(Store *s, const char *path, Fault *reterr) {
         if (r < 0)
                 return r;
         if (version > STORE_VERSION || version < 0) {
-                (void) fault_set(reterr, FAULT_INTERNAL,
-                                 "'%s' was written by a newer wrennd (schema %d, this one knows %d); install that version "
-                                 "again. Nothing was changed.",
-                                 path, version, STORE_VERSION);
+                (void) fault_set(
+                                reterr, FAULT_INTERNAL,
+                                "'%s' was written by a newer wrennd (schema %d, this one knows %d); install that version "
+                                "again. Nothing was changed.",
+                                path, version, STORE_VERSION);
                 return -EPROTONOSUPPORT;
         }
 
-        r = run(s, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-512; PRAGMA temp_store=MEMORY;",
+        r = run(s,
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-512; PRAGMA temp_store=MEMORY;",
                 reterr);
         s->durable = 1;
         if (r >= 0 && version == 0)
@@ -227,7 +231,8 @@ int store_open(const char *path, Store **ret, Fault *reterr) {
         if (!s)
                 return fault_set_errno(reterr, ENOMEM, "Failed to open '%s'", path);
 
-        rc = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+        rc = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                             NULL);
         if (rc != SQLITE_OK)
                 return store_fault(s, rc, "open", reterr);
 
@@ -283,8 +288,10 @@ static int put(Store *s, StoreTable t, const void *row, bool durable, Fault *ret
 
         for (const Column *c = tables[t].columns; c->name; c++, i++) {
                 const char *field = (const char *) row + c->offset;
-                int rc = c->number ? sqlite3_bind_int64(s->put[t], i, (sqlite3_int64) * (const uint64_t *) field)
-                                   : sqlite3_bind_text(s->put[t], i, strempty(*(char *const *) field), -1, SQLITE_STATIC);
+                int rc = c->number ? sqlite3_bind_int64(s->put[t], i,
+                                                        (sqlite3_int64) * (const uint64_t *) field)
+                                   : sqlite3_bind_text(s->put[t], i, strempty(*(char *const *) field), -1,
+                                                       SQLITE_STATIC);
 
                 if (rc != SQLITE_OK)
                         return store_fault(s, rc, "bind", reterr);
@@ -319,7 +326,8 @@ static void read_row(sqlite3_stmt *st, const Column *columns, void *row) {
 
 typedef int (*RowHandler)(const void *row, void *handler, void *userdata);
 
-static int load(Store *s, StoreTable t, void *row, RowHandler on_row, void *handler, void *userdata, Fault *reterr) {
+static int load(Store *s, StoreTable t, void *row, RowHandler on_row, void *handler, void *userdata,
+                Fault *reterr) {
         sqlite3_stmt *st = NULL;
         Sql q = {};
         int rc, r = 0;

@@ -2,9 +2,10 @@
 #pragma once
 
 /*
- * What must be known after a restart: capsule records, templates, keys. SQLite in WAL mode; its version is in user_version,
- * a newer file is refused and left alone. A write with durable=true has been fsynced when it returns, others reach the disk
- * with the next one (architecture decision 13). Synchronous; sqlite3.h is included by store*.c only.
+ * What must be known after a restart: capsule records, templates, keys. SQLite in WAL mode; its version is
+ * in user_version, a newer file is refused and left alone. A write with durable=true has been fsynced when
+ * it returns, others reach the disk with the next one (architecture decision 13). Synchronous; sqlite3.h is
+ * included by store*.c only.
  */
 
 #include "basic/fault.h"
@@ -19,46 +20,47 @@ int store_open(const char *path, Store **ret, Fault *reterr);
 Store* store_close(Store *s);
 DEFINE_CLEANUP(Store, store_close)
 
-/* One row each. Strings are borrowed: by the store while it writes, by the callback while it reads. NULL is "". */
+/* One row each. Strings are borrowed: by the store while it writes, by the callback while it reads. NULL is
+ * "". */
 typedef struct CapsuleRow {
         const char *id;
         const char *name;
-        const char *template;           /* name given at create */
-        const char *template_id;        /* directory below templates/ */
+        const char *template;    /* name given at create */
+        const char *template_id; /* directory below templates/ */
         const char *team;
         const char *key_id;
-        const char *labels;             /* JSON object */
-        const char *state;              /* name of a CapsuleState */
-        const char *reason;             /* name of an EndReason */
+        const char *labels; /* JSON object */
+        const char *state;  /* name of a CapsuleState */
+        const char *reason; /* name of an EndReason */
         const char *message;
-        const char *boot_id;            /* of the host when it was started */
+        const char *boot_id; /* of the host when it was started */
         const char *accelerator;
         uint64_t owner_uid;
-        uint64_t uid;                   /* of the jail, 0: none */
-        uint64_t slot_index;            /* 0: none */
+        uint64_t uid;        /* of the jail, 0: none */
+        uint64_t slot_index; /* 0: none */
         uint64_t vcpus;
         uint64_t memory_bytes;
         uint64_t disk_bytes;
         uint64_t timeout_usec;
-        uint64_t created_usec;          /* CLOCK_REALTIME, as all below */
+        uint64_t created_usec; /* CLOCK_REALTIME, as all below */
         uint64_t started_usec;
         uint64_t active_usec;
         uint64_t updated_usec;
 } CapsuleRow;
 
 typedef struct TemplateRow {
-        const char *id;                 /* random, names the directory */
+        const char *id; /* random, names the directory */
         const char *name;
-        const char *type;               /* "base" or "snapshot" */
-        const char *team;               /* "": everybody's */
-        const char *digest;             /* sha256 of rootfs.erofs, hex */
+        const char *type;   /* "base" or "snapshot" */
+        const char *team;   /* "": everybody's */
+        const char *digest; /* sha256 of rootfs.erofs, hex */
         const char *default_user;
-        const char *env;                /* JSON object */
-        uint64_t platform;              /* 1: from templates.d */
-        uint64_t hidden;                /* 1: removed or replaced, kept for its users */
+        const char *env;   /* JSON object */
+        uint64_t platform; /* 1: from templates.d */
+        uint64_t hidden;   /* 1: removed or replaced, kept for its users */
         uint64_t size_bytes;
         uint64_t created_usec;
-        uint64_t default_vcpus;         /* 0: the configuration's, as the next */
+        uint64_t default_vcpus; /* 0: the configuration's, as the next */
         uint64_t default_memory_bytes;
 } TemplateRow;
 
@@ -66,10 +68,10 @@ typedef struct KeyRow {
         const char *id;
         const char *name;
         const char *team;
-        const char *prefix;             /* first characters of the secret, for display */
-        const char *sha256;             /* hex of the hash of the whole secret */
+        const char *prefix; /* first characters of the secret, for display */
+        const char *sha256; /* hex of the hash of the whole secret */
         const char *default_template;
-        const char *scopes;             /* separated by blanks */
+        const char *scopes; /* separated by blanks */
         uint64_t created_usec;
         uint64_t last_used_usec;
 } KeyRow;

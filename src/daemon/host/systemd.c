@@ -7,14 +7,14 @@
 #include "daemon/host/systemd.h"
 #include "shared/event.h"
 
-#define SYSTEMD_NAME          "org.freedesktop.systemd1"
-#define SYSTEMD_PATH          "/org/freedesktop/systemd1"
-#define SYSTEMD_MANAGER       "org.freedesktop.systemd1.Manager"
-#define SYSTEMD_UNIT          "org.freedesktop.systemd1.Unit"
-#define SYSTEMD_SCOPE         "org.freedesktop.systemd1.Scope"
-#define ERROR_NO_SUCH_UNIT    "org.freedesktop.systemd1.NoSuchUnit"
-#define ERROR_UNIT_EXISTS     "org.freedesktop.systemd1.UnitExists"
-#define UNITS_LISTED_MAX      4096U
+#define SYSTEMD_NAME       "org.freedesktop.systemd1"
+#define SYSTEMD_PATH       "/org/freedesktop/systemd1"
+#define SYSTEMD_MANAGER    "org.freedesktop.systemd1.Manager"
+#define SYSTEMD_UNIT       "org.freedesktop.systemd1.Unit"
+#define SYSTEMD_SCOPE      "org.freedesktop.systemd1.Scope"
+#define ERROR_NO_SUCH_UNIT "org.freedesktop.systemd1.NoSuchUnit"
+#define ERROR_UNIT_EXISTS  "org.freedesktop.systemd1.UnitExists"
+#define UNITS_LISTED_MAX   4096U
 
 typedef enum UnitCallKind {
         UNIT_CALL_START,
@@ -28,8 +28,8 @@ struct UnitCall {
         UnitCall *next;
         UnitCallKind kind;
         char *unit;
-        char *job;              /* path, once PID 1 told it */
-        sd_bus_slot *slot;      /* the method call that is open */
+        char *job;         /* path, once PID 1 told it */
+        sd_bus_slot *slot; /* the method call that is open */
         sd_event_source *timer;
         union {
                 UnitDone done;
@@ -74,7 +74,9 @@ static int unit_call_new(Systemd *s, UnitCallKind kind, const char *unit, void *
         if (!c)
                 return -ENOMEM;
 
-        *c = (UnitCall) { .systemd = s, .next = s->calls, .kind = kind, .unit = strdup(unit), .userdata = userdata };
+        *c = (UnitCall) {
+                .systemd = s, .next = s->calls, .kind = kind, .unit = strdup(unit), .userdata = userdata
+        };
         if (!c->unit) {
                 free(c);
                 return -ENOMEM;
@@ -95,8 +97,9 @@ static void unit_call_complete(UnitCall *c, int r, const Fault *fault) {
 static void unit_call_fail(UnitCall *c, int r, const char *text) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
 
-        (void) fault_set(&fault, r == -ETIMEDOUT ? FAULT_TIMEOUT : FAULT_BACKEND_UNAVAILABLE, "systemd did not %s '%s': %s.",
-                         c->kind == UNIT_CALL_START ? "start" : "stop", c->unit, text);
+        (void) fault_set(&fault, r == -ETIMEDOUT ? FAULT_TIMEOUT : FAULT_BACKEND_UNAVAILABLE,
+                         "systemd did not %s '%s': %s.", c->kind == UNIT_CALL_START ? "start" : "stop",
+                         c->unit, text);
         unit_call_complete(c, r, &fault);
 }
 
@@ -134,15 +137,17 @@ static int on_looked(sd_bus_message *reply, void *userdata, sd_bus_error *error)
         return 1;
 }
 
-static int call_property(Systemd *s, UnitCall *c, const char *interface, const char *property, sd_bus_message_handler_t handler) {
+static int call_property(Systemd *s, UnitCall *c, const char *interface, const char *property,
+                         sd_bus_message_handler_t handler) {
         _cleanup_free_ char *path = NULL;
         int r;
 
         r = sd_bus_path_encode(SYSTEMD_PATH "/unit", c->unit, &path);
         if (r < 0)
                 return r;
-        return sd_bus_call_method_async(s->bus, &c->slot, SYSTEMD_NAME, path, "org.freedesktop.DBus.Properties", "Get", handler, c,
-                                        "ss", interface, property);
+        return sd_bus_call_method_async(s->bus, &c->slot, SYSTEMD_NAME, path,
+                                        "org.freedesktop.DBus.Properties", "Get", handler, c, "ss",
+                                        interface, property);
 }
 
 static int on_timeout(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -196,7 +201,7 @@ static int on_job_removed(sd_bus_message *m, void *userdata, sd_bus_error *error
                         unit_call_complete(c, 0, NULL);
                 else
                         unit_call_fail(c, streq(result, "canceled") ? -ECANCELED : -EREMOTEIO, result);
-                break;  /* the list may have changed */
+                break; /* the list may have changed */
         }
         return 0;
 }
@@ -232,16 +237,17 @@ int systemd_new(sd_bus *bus, const SystemdHandlers *handlers, void *userdata, Sy
 
         *s = (Systemd) { .bus = sd_bus_ref(bus), .handlers = handlers, .userdata = userdata };
 
-        r = sd_bus_match_signal_async(bus, &s->job_removed, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "JobRemoved",
-                                      on_job_removed, NULL, s);
+        r = sd_bus_match_signal_async(bus, &s->job_removed, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
+                                      "JobRemoved", on_job_removed, NULL, s);
         if (r >= 0)
-                r = sd_bus_match_signal_async(bus, &s->unit_removed, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "UnitRemoved",
-                                              on_unit_removed, NULL, s);
+                r = sd_bus_match_signal_async(bus, &s->unit_removed, SYSTEMD_NAME, SYSTEMD_PATH,
+                                              SYSTEMD_MANAGER, "UnitRemoved", on_unit_removed, NULL, s);
         if (r >= 0)
-                r = sd_bus_match_signal_async(bus, &s->request_stop, SYSTEMD_NAME, NULL, SYSTEMD_SCOPE, "RequestStop",
-                                              on_request_stop, NULL, s);
+                r = sd_bus_match_signal_async(bus, &s->request_stop, SYSTEMD_NAME, NULL, SYSTEMD_SCOPE,
+                                              "RequestStop", on_request_stop, NULL, s);
         if (r >= 0)
-                r = sd_bus_call_method_async(bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "Subscribe", NULL, NULL, NULL);
+                r = sd_bus_call_method_async(bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
+                                             "Subscribe", NULL, NULL, NULL);
         if (r < 0)
                 return r;
 
@@ -271,16 +277,16 @@ sd_bus* systemd_bus(Systemd *s) {
 static int unit_call_begin(UnitCall *c, UnitCall **ret) {
         int r;
 
-        r = event_timer(sd_bus_get_event(c->systemd->bus), &c->timer, UNIT_CALL_TIMEOUT_USEC, PRIORITY_CLIENT, on_timeout, c,
-                        "unit-call");
+        r = event_timer(sd_bus_get_event(c->systemd->bus), &c->timer, UNIT_CALL_TIMEOUT_USEC,
+                        PRIORITY_CLIENT, on_timeout, c, "unit-call");
         if (r < 0)
                 return r;
         *ret = c;
         return 0;
 }
 
-int systemd_start_transient(Systemd *s, const char *unit, UnitFill fill, void *fill_userdata, UnitDone done, void *userdata,
-                            UnitCall **ret) {
+int systemd_start_transient(Systemd *s, const char *unit, UnitFill fill, void *fill_userdata, UnitDone done,
+                            void *userdata, UnitCall **ret) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
         _cleanup_(unit_call_freep) UnitCall *c = NULL;
         int r;
@@ -290,7 +296,8 @@ int systemd_start_transient(Systemd *s, const char *unit, UnitFill fill, void *f
                 return r;
         c->done = done;
 
-        r = sd_bus_message_new_method_call(s->bus, &m, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "StartTransientUnit");
+        r = sd_bus_message_new_method_call(s->bus, &m, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
+                                           "StartTransientUnit");
         if (r >= 0)
                 r = sd_bus_message_append(m, "ss", unit, "fail");
         if (r >= 0)
@@ -321,8 +328,8 @@ int systemd_stop_unit(Systemd *s, const char *unit, UnitDone done, void *userdat
                 return r;
         c->done = done;
 
-        r = sd_bus_call_method_async(s->bus, &c->slot, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "StopUnit", on_queued, c, "ss",
-                                     unit, "replace");
+        r = sd_bus_call_method_async(s->bus, &c->slot, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
+                                     "StopUnit", on_queued, c, "ss", unit, "replace");
         if (r >= 0)
                 r = unit_call_begin(c, ret);
         if (r < 0)
@@ -333,17 +340,18 @@ int systemd_stop_unit(Systemd *s, const char *unit, UnitDone done, void *userdat
 }
 
 int systemd_kill_unit(Systemd *s, const char *unit, int signal) {
-        return sd_bus_call_method_async(s->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "KillUnit", NULL, NULL, "ssi", unit,
-                                        "all", (int32_t) signal);
+        return sd_bus_call_method_async(s->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
+                                        "KillUnit", NULL, NULL, "ssi", unit, "all", (int32_t) signal);
 }
 
 int systemd_reset_failed(Systemd *s, const char *unit) {
-        return sd_bus_call_method_async(s->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "ResetFailedUnit", NULL, NULL, "s",
-                                        unit);
+        return sd_bus_call_method_async(s->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
+                                        "ResetFailedUnit", NULL, NULL, "s", unit);
 }
 
 int systemd_unref_unit(Systemd *s, const char *unit) {
-        return sd_bus_call_method_async(s->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "UnrefUnit", NULL, NULL, "s", unit);
+        return sd_bus_call_method_async(s->bus, NULL, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
+                                        "UnrefUnit", NULL, NULL, "s", unit);
 }
 
 int systemd_abandon_scope(Systemd *s, const char *unit) {
@@ -353,7 +361,8 @@ int systemd_abandon_scope(Systemd *s, const char *unit) {
         r = sd_bus_path_encode(SYSTEMD_PATH "/unit", unit, &path);
         if (r < 0)
                 return r;
-        return sd_bus_call_method_async(s->bus, NULL, SYSTEMD_NAME, path, SYSTEMD_SCOPE, "Abandon", NULL, NULL, NULL);
+        return sd_bus_call_method_async(s->bus, NULL, SYSTEMD_NAME, path, SYSTEMD_SCOPE, "Abandon", NULL,
+                                        NULL, NULL);
 }
 
 static void list_complete(UnitCall *c, int r, const UnitInfo *units, size_t n) {
@@ -377,7 +386,8 @@ static int on_listed(sd_bus_message *reply, void *userdata, sd_bus_error *error)
         while (r >= 0) {
                 const char *name, *active, *sub;
 
-                r = sd_bus_message_read(reply, "(ssssssouso)", &name, NULL, NULL, &active, &sub, NULL, NULL, NULL, NULL, NULL);
+                r = sd_bus_message_read(reply, "(ssssssouso)", &name, NULL, NULL, &active, &sub, NULL, NULL,
+                                        NULL, NULL, NULL);
                 if (r <= 0)
                         break;
                 if (n >= UNITS_LISTED_MAX)
@@ -399,8 +409,8 @@ int systemd_list_units(Systemd *s, const char *pattern, UnitListDone done, void 
                 return r;
         c->list_done = done;
 
-        r = sd_bus_call_method_async(s->bus, &c->slot, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER, "ListUnitsByPatterns", on_listed, c,
-                                     "asas", 0, 1, pattern);
+        r = sd_bus_call_method_async(s->bus, &c->slot, SYSTEMD_NAME, SYSTEMD_PATH, SYSTEMD_MANAGER,
+                                     "ListUnitsByPatterns", on_listed, c, "asas", 0, 1, pattern);
         if (r < 0)
                 return r;
 
@@ -423,8 +433,8 @@ static int on_property(sd_bus_message *reply, void *userdata, sd_bus_error *erro
         return 1;
 }
 
-int systemd_get_string(Systemd *s, const char *unit, const char *interface, const char *property, UnitPropertyDone done, void *userdata,
-                       UnitCall **ret) {
+int systemd_get_string(Systemd *s, const char *unit, const char *interface, const char *property,
+                       UnitPropertyDone done, void *userdata, UnitCall **ret) {
         _cleanup_(unit_call_freep) UnitCall *c = NULL;
         int r;
 

@@ -2,9 +2,10 @@
 #pragma once
 
 /*
- * PID 1 over D-Bus: transient units started, stopped, killed and asked about, all asynchronously; a call ends when its job
- * does (JobRemoved) and not when it is queued. The match is installed and Subscribe sent before the first unit is started. A lost
- * signal does not hang a call: after its timeout the unit's state is looked at.
+ * PID 1 over D-Bus: transient units started, stopped, killed and asked about, all asynchronously; a call
+ * ends when its job does (JobRemoved) and not when it is queued. The match is installed and Subscribe sent
+ * before the first unit is started. A lost signal does not hang a call: after its timeout the unit's state
+ * is looked at.
  */
 
 #include <systemd/sd-bus.h>
@@ -35,8 +36,8 @@ DEFINE_CLEANUP(Systemd, systemd_free)
 sd_bus* systemd_bus(Systemd *s);
 
 /*
- * The start contract of style.md §7. r: 0, or -errno with fault: -EEXIST (unit exists), -ETIMEDOUT, -ECONNRESET (PID 1 gone), -ECANCELED,
- * -EREMOTEIO (job failed).
+ * The start contract of style.md §7. r: 0, or -errno with fault: -EEXIST (unit exists), -ETIMEDOUT,
+ * -ECONNRESET (PID 1 gone), -ECANCELED, -EREMOTEIO (job failed).
  */
 typedef void (*UnitDone)(UnitCall *call, int r, const Fault *fault, void *userdata);
 /* Cancels the call, not the job: done never runs. Returns NULL. */
@@ -46,9 +47,10 @@ DEFINE_CLEANUP(UnitCall, unit_call_free)
 /* Appends the properties, each "(sv)", to an open array. 0 or -errno of sd-bus. */
 typedef int (*UnitFill)(sd_bus_message *m, void *fill_userdata);
 
-/* StartTransientUnit(unit, "fail", properties by fill). done: when the job is done, i.e. the unit is active. */
-int systemd_start_transient(Systemd *s, const char *unit, UnitFill fill, void *fill_userdata, UnitDone done, void *userdata,
-                            UnitCall **ret);
+/* StartTransientUnit(unit, "fail", properties by fill). done: when the job is done, i.e. the unit is active.
+ */
+int systemd_start_transient(Systemd *s, const char *unit, UnitFill fill, void *fill_userdata, UnitDone done,
+                            void *userdata, UnitCall **ret);
 /* StopUnit(unit, "replace"). A unit that is not there is success. done: when the unit is inactive. */
 int systemd_stop_unit(Systemd *s, const char *unit, UnitDone done, void *userdata, UnitCall **ret);
 
@@ -69,5 +71,5 @@ int systemd_list_units(Systemd *s, const char *pattern, UnitListDone done, void 
 
 typedef void (*UnitPropertyDone)(UnitCall *call, int r, const char *value, void *userdata);
 /* A string property of a unit, e.g. of "org.freedesktop.systemd1.Scope" "Result" or "ControlGroup". */
-int systemd_get_string(Systemd *s, const char *unit, const char *interface, const char *property, UnitPropertyDone done, void *userdata,
-                       UnitCall **ret);
+int systemd_get_string(Systemd *s, const char *unit, const char *interface, const char *property,
+                       UnitPropertyDone done, void *userdata, UnitCall **ret);

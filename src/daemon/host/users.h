@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Names of the host's own users, for polkit's rules. /etc/passwd only: the name service may ask servers and block. */
+/* Names of the host's own users, for polkit's rules. /etc/passwd only: the name service may ask servers and
+ * block. */
 
 #include "basic/macro.h"
 
