@@ -12,6 +12,8 @@
 #include "rest/rest.h"
 #include "shared/event.h"
 
+#define DESTROY_USEC (90 * USEC_PER_SEC) /* wrennd answers when nothing is left */
+
 /*
  * A create from its first byte on D-Bus until its answer. It outlives its request: when the client leaves
  * before the answer, the capsule is destroyed as soon as its id is known, since nobody else knows it (api.md
@@ -402,7 +404,7 @@ static int call_op_start(RestRequest *q, const CapsuleView *v, const char *membe
         if (r >= 0)
                 r = bus_message_close_options(m);
         if (r >= 0)
-                r = bus_client_send(q->server->bus, m, 0, on_called, o, &o->call);
+                r = bus_client_send(q->server->bus, m, destroy ? DESTROY_USEC : 0, on_called, o, &o->call);
         sd_bus_message_unref(m);
         if (r < 0) {
                 call_op_free(o);

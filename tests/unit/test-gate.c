@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The gate with this test in the place of libmicrohttpd: what is relayed, when, and what comes back. */
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "basic/fd.h"
+#include "basic/limits.h"
+#include "basic/strings.h"
+#include "rest/gate.h"
+#include "tests/unit/test.h"
+
+#define REQUEST "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello"
+
+typedef struct Rig {
+        sd_event *event;
+        Gate *gate;
+        int client;
+        struct sockaddr_un address;
+
+        GateConn *conn; /* of the last attach or wait; referenced */
+        int backend;    /* libmicrohttpd's end */
+        GateVerdict verdict;
+        uint64_t body_max;
+        unsigned n_heads, n_gone;
+        char path[64];
+        int request; /* something to point at */
+        bool idle;
+} Rig;
+
+static GateVerdict on_head(GateConn *c, const HttpHead *head, const char *data, HttpHostClass host,
+                           uint64_t *ret_body_max, GateRefusal *ret_refusal, void *userdata) {
+        Rig *rig = userdata;
+
+        rig->n_heads++;
+        (void) snprintf(rig->path, sizeof(rig->path), "%.*s", (int) head->path.n, data + head->path.offset);
+        if (!rig->conn)
+                rig->conn = gate_conn_ref(c);
+        *ret_body_max = rig->body_max;
+        if (rig->verdict == GATE_REFUSE) {
+                (void) fault_set(&ret_refusal->fault, FAULT_UNAUTHORIZED, "no");
+                strcpy(ret_refusal->header, "X-Why: test\r\n");
+        } else {
+                gate_conn_set_request(c, &rig->request);
+        }
+        return rig->verdict;
+}
+
+static int on_attach(GateConn *c, int fd, void *userdata) {
+        Rig *rig = userdata;
+
+        rig->backend = fd;
+        return 0;
+}
+
+static void on_relayed(GateConn *c, void *userdata) {
+}
+
+static void on_gone(GateConn *c, void *userdata) {
+        Rig *rig = userdata;
+
+        rig->n_gone++;
+        ASSERT_PTR(gate_conn_request(c), &rig->request);
+}
+
+static const GateHandlers handlers = {
+        .on_head = on_head,
+        .on_attach = on_attach,
+        .on_relayed = on_relayed,
+        .on_gone = on_gone,
+};
+
+static void rig_open(Rig *rig, const GateConfig *config) {
+        socklen_t n = sizeof(rig->address);
+        int listener;
+
+        *rig = (Rig) {
+                .client = -EBADF, .backend = -EBADF, .body_max = 1 * GIB, .address.sun_family = AF_UNIX
+        };
+        ASSERT_OK(sd_event_new(&rig->event));
+        ASSERT_OK(gate_new(rig->event, config, &handlers, rig, &rig->gate));
+        listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        /* an abstract name is made up */
+        ASSERT_OK(bind(listener, (struct sockaddr *) &rig->address, sizeof(sa_family_t)));
+        ASSERT_OK(listen(listener, 16));
+        ASSERT_OK(getsockname(listener, (struct sockaddr *) &rig->address, &n));
+        ASSERT_OK(gate_add_listener(rig->gate, listener));
+        rig->client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        ASSERT_OK(connect(rig->client, (struct sockaddr *) &rig->address, n));
+}
+
+static void rig_close(Rig *rig) {
+        gate_free(rig->gate);
+        gate_conn_unref(rig->conn);
+        (void) close_fd(rig->client);
+        (void) close_fd(rig->backend);
+        sd_event_unref(rig->event);
+}
+
+/* Lets the gate do what it can. */
+static void rig_turn(Rig *rig) {
+        while (sd_event_run(rig->event, 0) > 0)
+                ;
+}
+
+static void rig_send(Rig *rig, const char *text) {
+        ASSERT_EQ(send(rig->client, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+        rig_turn(rig);
+}
+
+static void rig_answer(Rig *rig, const char *text) {
+        ASSERT_OK(write_all(rig->backend, text, strlen(text)));
+        gate_conn_completed(rig->conn);
+        gate_flush(rig->gate);
+        rig_turn(rig);
+}
+
+/* What lies in a socket, which must be this. */
+static void expect_text(int fd, const char *expected) {
+        char text[4096];
+        ssize_t n = recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+        text[MAX(n, (ssize_t) 0)] = '\0';
+        ASSERT_STREQ(text, expected);
+}
+
+static void expect_closed(int fd) {
+        char c;
+
+        ASSERT_EQ(recv(fd, &c, 1, MSG_DONTWAIT), 0);
+}
+
+TEST(requests_are_relayed_one_at_a_time) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig_send(&rig, REQUEST REQUEST "GET /x HTTP/1.1\r\n");
+        ASSERT_EQ(rig.n_heads, 1);
+        expect_text(rig.backend, REQUEST);
+        expect_text(rig.client, "");
+
+        rig_answer(&rig, "answer 1");
+        expect_text(rig.client, "answer 1");
+        ASSERT_EQ(rig.n_heads, 2);
+        expect_text(rig.backend, REQUEST);
+        rig_answer(&rig, "answer 2");
+        expect_text(rig.client, "answer 2");
+
+        rig_send(&rig, "Host: localhost\r\n\r\n");
+        ASSERT_EQ(rig.n_heads, 3);
+        ASSERT_STREQ(rig.path, "/x");
+        expect_text(rig.backend, "GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        ASSERT_EQ(rig.n_gone, 0);
+        rig_close(&rig);
+        ASSERT_EQ(rig.n_gone, 1);
+}
+
+TEST(nothing_is_relayed_before_the_verdict) {
+        _cleanup_(gate_refusal_done) GateRefusal refusal = {};
+        char text[4096];
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.verdict = GATE_WAIT;
+        rig_send(&rig, REQUEST);
+        ASSERT_EQ(rig.backend, -EBADF);
+        gate_conn_pass(rig.conn, 100);
+        expect_text(rig.backend, REQUEST);
+        rig_answer(&rig, "answer");
+        expect_text(rig.client, "answer");
+
+        rig_send(&rig, REQUEST);
+        (void) fault_set(&refusal.fault, FAULT_UNAUTHORIZED, "who?");
+        gate_conn_refuse(rig.conn, &refusal);
+        ASSERT_TRUE(recv(rig.client, text, sizeof(text), 0) > 0);
+        ASSERT_TRUE(strncmp(text, "HTTP/1.1 401 Unauthorized\r\n", 27) == 0);
+        expect_closed(rig.client);
+        expect_closed(rig.backend);
+        ASSERT_EQ(rig.n_gone, 0);
+        rig_close(&rig);
+}
+
+TEST(refusals_and_body_limits) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.verdict = GATE_REFUSE;
+        rig_send(&rig, REQUEST);
+        expect_text(rig.client,
+                    "HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: 48\r\n"
+                    "Connection: close\r\nX-Why: test\r\n\r\n{\"error\":{\"code\":\"unauthorized\",\"message\":\"no\"}}");
+        expect_closed(rig.client);
+        rig_close(&rig);
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.body_max = 4;
+        rig_send(&rig,
+                 "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n");
+        expect_text(rig.backend,
+                    "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n");
+        rig_send(&rig, "1\r\ne\r\n");
+        expect_closed(rig.backend);
+        ASSERT_EQ(rig.n_gone, 1);
+        rig_close(&rig);
+}
+
+TEST(the_client_leaves) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig_send(&rig, REQUEST);
+        rig.client = close_fd(rig.client);
+        rig_turn(&rig);
+        ASSERT_EQ(rig.n_gone, 1);
+        ASSERT_TRUE(gate_conn_is_gone(rig.conn));
+        ASSERT_EQ(gate_n_connections(rig.gate), 0);
+        expect_text(rig.backend, REQUEST);
+        expect_closed(rig.backend);
+        gate_conn_completed(rig.conn); /* libmicrohttpd notices later */
+        gate_flush(rig.gate);
+        rig_close(&rig);
+}
+
+TEST(a_tunnel_relays_all) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig_send(&rig, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        expect_text(rig.backend,
+                    "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+        gate_conn_tunnel(rig.conn);
+        ASSERT_OK(write_all(rig.backend, "101", 3));
+        rig_turn(&rig);
+        expect_text(rig.client, "101");
+        rig_send(&rig, "\x16\x03 anything\n");
+        expect_text(rig.backend, "\x16\x03 anything\n");
+        ASSERT_OK(write_all(rig.backend, "back", 4));
+        rig_turn(&rig);
+        expect_text(rig.client, "back");
+        rig.backend = close_fd(rig.backend);
+        rig_turn(&rig);
+        expect_closed(rig.client);
+        rig_close(&rig);
+}
+
+TEST(back_pressure_both_ways) {
+        static char block[65536];
+        size_t sent = 0, got = 0;
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig_send(&rig, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n");
+        for (unsigned idle = 0; idle < 3;) {
+                ssize_t k = send(rig.client, block, sizeof(block), MSG_NOSIGNAL | MSG_DONTWAIT);
+
+                idle = k > 0 ? 0 : idle + 1;
+                sent += (size_t) MAX(k, (ssize_t) 0);
+                rig_turn(&rig);
+        }
+        ASSERT_TRUE(sent < 4 * MIB); /* nobody reads at the other end: it stops */
+        while (got < sent) {
+                ssize_t k = recv(rig.backend, block, sizeof(block), MSG_DONTWAIT);
+
+                got += (size_t) MAX(k, (ssize_t) 0);
+                rig_turn(&rig);
+        }
+        ASSERT_TRUE(got >= sent);
+
+        ASSERT_OK(fd_nonblock(rig.backend, true));
+        sent = got = 0;
+        for (unsigned idle = 0; idle < 3;) {
+                ssize_t k = send(rig.backend, block, sizeof(block), MSG_NOSIGNAL | MSG_DONTWAIT);
+
+                idle = k > 0 ? 0 : idle + 1;
+                sent += (size_t) MAX(k, (ssize_t) 0);
+                rig_turn(&rig);
+        }
+        ASSERT_TRUE(sent < 4 * MIB);
+        while (got < sent) {
+                ssize_t k = recv(rig.client, block, sizeof(block), MSG_DONTWAIT);
+
+                got += (size_t) MAX(k, (ssize_t) 0);
+                rig_turn(&rig);
+        }
+        rig_close(&rig);
+}
+
+static void on_idle(void *userdata) {
+        Rig *rig = userdata;
+
+        rig->idle = true;
+}
+
+TEST(draining_lets_requests_finish) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig_send(&rig, REQUEST REQUEST);
+        gate_drain(rig.gate, on_idle, &rig);
+        rig_turn(&rig);
+        ASSERT_FALSE(rig.idle);
+        rig_answer(&rig, "answer");
+        ASSERT_EQ(rig.n_heads, 1);
+        expect_text(rig.client, "answer");
+        rig.client = close_fd(rig.client);
+        rig_turn(&rig);
+        ASSERT_TRUE(rig.idle);
+        rig_close(&rig);
+}
