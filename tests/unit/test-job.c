@@ -488,9 +488,11 @@ TEST(start) {
                 close(open_dir_at(templates, ".new-tm-x", true, 0755));
                 close(open_dir_at(templates, "tm-unknown", true, 0755));
         }
+        close(open_dir_at(w.m.state_fd, "kernels/.tmp-x", true, 0755));
         ASSERT_EQ(manager_start_jobs(&w.m), 0);
         run_loop(&w);
         ASSERT_EQ(count_directories(&w), 0);
+        ASSERT_EQ(faccessat(w.m.state_fd, "kernels/.tmp-x", F_OK, 0), -1);
         ASSERT_STREQ(worker->job, "prepare-kernel");
         ASSERT_STREQ(worker->unit, "wrenn-job-1.service");
         worker_ends(&w, "{}", 0, NULL);

@@ -64,5 +64,7 @@ void job_start(Job *j);
 void job_advance(Job *j, int r);
 /* Whether a job of that kind may make a template of that name now. */
 int job_check_name(Manager *m, JobKind kind, const char *name, bool overwrite, Fault *reterr);
+/* Removes what a killed prepare-kernel left; none may run. */
+void job_sweep_kernels(Manager *m);
 /* Soon, from the loop: the next waiting job starts when none runs; a cancelled waiting one ends. */
 void job_queue_pump(Manager *m);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@
 #include "config.h"
 #include "daemon/core/job-internal.h"
 #include "daemon/core/template.h"
+#include "daemon/core/trash.h"
 #include "shared/event.h"
 #include "shared/json-field.h"
 
@@ -237,6 +239,25 @@ bool manager_kernel_is_current(Manager *m) {
         return streq(known, hex);
 }
 
+void job_sweep_kernels(Manager *m) {
+        _cleanup_close_ int dir_fd = open_dir_at(m->state_fd, "kernels", /* create= */ false, 0);
+        struct dirent *de;
+        DIR *d;
+        int r;
+
+        d = dir_fd < 0 ? NULL : fdopendir(fcntl(dir_fd, F_DUPFD_CLOEXEC, 3));
+        if (!d)
+                return;
+        while ((de = readdir(d))) {
+                if (!startswith(de->d_name, ".tmp-"))
+                        continue;
+                r = trash_put(m->trash, dir_fd, de->d_name, /* durable= */ false);
+                if (r < 0)
+                        (void) log_warning_errno(r, "Failed to remove '%s', ignoring: %m", de->d_name);
+        }
+        closedir(d);
+}
+
 /* --- start and end of the daemon ------------------------------------------------------------- */
 
 static void on_ready(Manager *m) {
@@ -245,8 +266,11 @@ static void on_ready(Manager *m) {
 
         m->job_queue->ready = true;
         manager_sweep_templates(m);
-        if ((record || hashmap_size(m->templates) > 0) && !manager_kernel_is_current(m) && job_prepare_kernel(m, NULL, &fault) < 0)
-                log_warning("Failed to prepare the guest's kernel with the agent of this version: %s", fault.message);
+        job_sweep_kernels(m);
+        if ((record || hashmap_size(m->templates) > 0) && !manager_kernel_is_current(m) &&
+            job_prepare_kernel(m, NULL, &fault) < 0)
+                log_warning("Failed to prepare the guest's kernel with the agent of this version: %s",
+                            fault.message);
         job_queue_pump(m);
 }
 

@@ -135,7 +135,7 @@ static void on_worker_done(WorkerUnit *w, int r, json_t *result, const Fault *fa
                 json_decref(j->result);
                 j->result = json_incref(result);
         }
-        j->worker = worker_unit_free(j->worker);        /* result and fault are its */
+        j->worker = worker_unit_free(j->worker); /* result and fault are its */
         job_advance(j, r);
 }
 
@@ -295,6 +295,7 @@ static void job_undo(Job *j) {
         _cleanup_close_ int templates_fd = -EBADF;
         int r;
 
+        job_sweep_kernels(m);
         if (!name)
                 return;
         templates_fd = open_dir_at(m->state_fd, "templates", /* create= */ false, 0);
