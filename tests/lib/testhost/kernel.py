@@ -52,9 +52,32 @@ def mount(source, target, fstype=None, flags=0, data=None):
            f"mount {source} on {target}")
 
 
+def leave_chroot():
+    """In a chroot / is no mount point, which both calls below need: climbs to the namespace's own root. An fd of the old /."""
+    inside = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    os.chroot("/usr")
+    os.fchdir(inside)
+    while not os.path.samestat(os.stat("."), os.stat("..")):
+        os.chdir("..")
+    os.chroot(".")
+    return inside
+
+
+def make_private():
+    """No mount made from now on is seen outside this mount namespace."""
+    inside = leave_chroot()
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+    os.fchdir(inside)
+    os.chroot(".")
+    os.close(inside)
+
+
 def pivot_root(new_root):
     """new_root becomes /; the old one is gone."""
-    os.chdir(new_root)
+    target = os.open(new_root, os.O_PATH | os.O_DIRECTORY)
+    os.close(leave_chroot())
+    os.fchdir(target)
+    os.close(target)
     _check(_libc.pivot_root(b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", ctypes.c_int(MNT_DETACH)), "umount of the old root")
     os.chdir("/")

@@ -204,7 +204,7 @@ class Supervisor:
         console_path = os.path.join(self.state.directory, "console")
         with open(console_path, "w", encoding="utf-8"):
             pass
-        kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+        kernel.make_private()
         kernel.mount(slave, console_path, None, kernel.MS_BIND)
         rootfs.build(spec, console_path)
         os.setsid()
