@@ -595,6 +595,8 @@ static void start_fail(CapsuleStart *s, int r) {
 static void start_advance(CapsuleStart *s, int r) {
         _cleanup_(capsule_unrefp) Capsule *c = capsule_ref(s->capsule);
 
+        log_capsule(c->id, LOG_DEBUG, 0, "Start step %d after %llu us.", (int) s->step,
+                    (unsigned long long) (now_usec(CLOCK_MONOTONIC) - s->begin_usec));
         while (r >= 0)
                 switch (s->step++) {
                 case START_IMAGE:
