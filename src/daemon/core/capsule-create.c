@@ -12,7 +12,9 @@
 #include "daemon/core/capsule.h"
 #include "daemon/core/manager.h"
 #include "daemon/core/template.h"
+#include "daemon/core/uid-pool.h"
 #include "daemon/core/vmm.h"
+#include "daemon/host/slot.h"
 
 static int check_map(char *const *map, const char *what, size_t n_max, size_t name_max, size_t entry_max,
                      size_t total_max, Fault *reterr) {
@@ -173,18 +175,35 @@ static int prepare(Manager *m, CapsuleSpec *spec, Capsule **ret, Fault *reterr) 
         return 0;
 }
 
+/* What there may be too little of, before the answer of a caller who does not wait. Given back by the stop flow. */
+static int claim(Capsule *c, Fault *reterr) {
+        Manager *m = c->manager;
+        int r;
+
+        r = capsule_reserve(c, reterr);
+        if (r >= 0)
+                r = uid_pool_claim(m->uids, &c->uid, reterr);
+        if (r >= 0)
+                r = slot_pool_claim(m->slots, &c->slot, reterr);
+        if (r < 0)
+                return r;
+
+        c->slot_index = slot_index(c->slot);
+        return free_and_strdup(&c->address, slot_address(c->slot));
+}
+
 int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userdata, Capsule **ret,
                    Fault *reterr) {
         _cleanup_(capsule_unrefp) Capsule *c = NULL;
         int r;
 
         r = prepare(m, spec, &c, reterr);
-        if (r >= 0)
-                r = capsule_reserve(c, reterr);
         if (r < 0)
                 return r;
 
-        r = capsule_save(c, /* durable= */ false, reterr);
+        r = claim(c, reterr);
+        if (r >= 0)
+                r = capsule_save(c, /* durable= */ false, reterr);
         if (r >= 0)
                 r = capsule_register(c);
         if (r >= 0)
@@ -193,7 +212,7 @@ int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userda
                 r = capsule_add_create_waiter(c, done, userdata, reterr);
         if (r < 0) {
                 capsule_start_cancel(c);
-                capsule_unreserve(c);
+                capsule_give_back(c);
                 capsule_forget(c);
                 return r;
         }

@@ -22,7 +22,6 @@
 #include "daemon/core/manager.h"
 #include "daemon/core/monitor-link.h"
 #include "daemon/core/template.h"
-#include "daemon/core/uid-pool.h"
 #include "daemon/core/vmm.h"
 #include "daemon/host/cgroup.h"
 #include "daemon/host/scope.h"
@@ -38,7 +37,7 @@
 
 typedef enum StartStep {
         START_IMAGE,     /* an empty disk of that size to copy */
-        START_RESOURCES, /* uid, slot, sockets */
+        START_FILES, /* run directory, sockets, pipe */
         START_SCOPE,     /* launcher, and PID 1's scope around it; the disk meanwhile */
         START_RELEASE,   /* the launcher goes on */
         START_VMM,       /* the monitor starts the VMM */
@@ -99,21 +98,7 @@ void capsule_start_cancel(Capsule *c) {
         c->start = start_free(c->start);
 }
 
-/* --- resources ------------------------------------------------------------------------------- */
-
-static int claim_slot(Capsule *c, Fault *reterr) {
-        int r;
-
-        if (!c->manager->slots)
-                return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
-                                 "The network of the host is not set up; see the log of wrennd.");
-
-        r = slot_pool_claim(c->manager->slots, &c->slot, reterr);
-        if (r < 0)
-                return r;
-        c->slot_index = slot_index(c->slot);
-        return free_and_strdup(&c->address, slot_address(c->slot));
-}
+/* --- files ----------------------------------------------------------------------------------- */
 
 /* The directory below run, with the two listening sockets and the two files the monitor writes. */
 static int make_run_dir(CapsuleStart *s, Fault *reterr) {
@@ -164,20 +149,11 @@ static int make_wait_pipe(CapsuleStart *s, Fault *reterr) {
         return 0;
 }
 
-static int step_resources(CapsuleStart *s) {
-        Capsule *c = s->capsule;
+static int step_files(CapsuleStart *s) {
         int r;
 
-        r = uid_pool_claim(c->manager->uids, &c->uid, &s->fault);
-        if (r >= 0)
-                r = claim_slot(c, &s->fault);
-        if (r >= 0)
-                r = capsule_save(c, /* durable= */ false, &s->fault);
-        if (r >= 0)
-                r = make_run_dir(s, &s->fault);
-        if (r >= 0)
-                r = make_wait_pipe(s, &s->fault);
-        return r;
+        r = make_run_dir(s, &s->fault);
+        return r < 0 ? r : make_wait_pipe(s, &s->fault);
 }
 
 /* --- launcher and scope ---------------------------------------------------------------------- */
@@ -579,17 +555,19 @@ static void start_succeed(CapsuleStart *s) {
 /* Its waiters hear of it once all is undone. */
 static void start_fail(CapsuleStart *s, int r) {
         Capsule *c = s->capsule;
+        EndReason reason;
 
         if (!fault_is_set(&s->fault))
                 (void) fault_set_errno(&s->fault, r, "Failed to start the capsule");
         log_capsule(c->id, LOG_ERR, 0, "Failed to start: %s", s->fault.message);
         capsule_set_message(c, s->fault.message);
 
+        reason = s->fault.code == FAULT_NO_SPACE ? END_DISK_FULL : END_VMM_CRASH;
         c->start_result = r;
         c->start_fault = s->fault;
         s->fault = FAULT_NULL;
         capsule_start_cancel(c);
-        (void) capsule_stop_begin(c, END_VMM_CRASH, /* error= */ true);
+        (void) capsule_stop_begin(c, reason, /* error= */ true);
 }
 
 static void start_advance(CapsuleStart *s, int r) {
@@ -604,8 +582,8 @@ static void start_advance(CapsuleStart *s, int r) {
                         if (r == 0)
                                 return;
                         break;
-                case START_RESOURCES:
-                        r = step_resources(s);
+                case START_FILES:
+                        r = step_files(s);
                         break;
                 case START_SCOPE:
                         r = step_scope(s);

@@ -17,11 +17,8 @@
 #include "daemon/core/capsule.h"
 #include "daemon/core/manager.h"
 #include "daemon/core/monitor-link.h"
-#include "daemon/core/template.h"
 #include "daemon/core/trash.h"
-#include "daemon/core/uid-pool.h"
 #include "daemon/host/cgroup.h"
-#include "daemon/host/slot.h"
 #include "daemon/host/systemd.h"
 #include "shared/event.h"
 
@@ -268,14 +265,7 @@ static int step_files(CapsuleStop *s) {
         if (r < 0)
                 log_capsule(c->id, LOG_ERR, r, "Failed to remove its files, ignoring: %m");
 
-        c->slot = slot_release(c->slot);
-        c->slot_index = 0;
-        uid_pool_release(c->manager->uids, c->uid);
-        c->uid = 0;
-        c->spec.env = strv_free(c->spec.env);
-        if (c->template)
-                c->template = template_unref(c->template);
-        capsule_unreserve(c);
+        capsule_give_back(c);
         return 1;
 }
 

@@ -13,6 +13,7 @@
 #include "daemon/core/manager.h"
 #include "daemon/core/monitor-link.h"
 #include "daemon/core/template.h"
+#include "daemon/core/uid-pool.h"
 #include "daemon/host/cgroup.h"
 #include "daemon/host/slot.h"
 #include "shared/event.h"
@@ -291,6 +292,17 @@ void capsule_unreserve(Capsule *c) {
         c->manager->memory_reserved -= c->reserved_bytes;
         c->reserved = false;
         manager_changed(c->manager);
+}
+
+void capsule_give_back(Capsule *c) {
+        c->slot = slot_release(c->slot);
+        c->slot_index = 0;
+        uid_pool_release(c->manager->uids, c->uid);
+        c->uid = 0;
+        c->spec.env = strv_free(c->spec.env);
+        if (c->template)
+                c->template = template_unref(c->template);
+        capsule_unreserve(c);
 }
 
 /* --- processes ------------------------------------------------------------------------------- */

@@ -195,6 +195,8 @@ int capsule_reserve(Capsule *c, Fault *reterr);
 /* Without asking whether there is room: it runs already. */
 void capsule_reserve_always(Capsule *c);
 void capsule_unreserve(Capsule *c);
+/* Slot, uid, template, memory: once no process of it is alive. */
+void capsule_give_back(Capsule *c);
 
 /* Watches the monitor's and the VMM's end. pid: of a process that is known to live. */
 int capsule_watch_monitor(Capsule *c, pid_t pid);

@@ -209,6 +209,7 @@ void manager_set_events(Manager *m, const ManagerEvents *events, void *userdata)
 
 int manager_reload(Manager *m, Fault *reterr) {
         Config config;
+        static const char *const properties[] = { "Backends", "Isolation", "MemoryBudget", "DefaultTemplate", "Limits", NULL };
         int r;
 
         r = config_load(NULL, &config, reterr);
@@ -219,7 +220,7 @@ int manager_reload(Manager *m, Fault *reterr) {
         m->config = config;
         vmm_probe_refresh(m->vmm);
         log_info("The configuration was read again.");
-        manager_changed(m);
+        manager_event(m, manager_changed, m, properties);
         return 0;
 }
 
