@@ -200,6 +200,8 @@ static int append_exec(sd_bus_message *m, const CtlOptions *o, char *const *comm
                 r = sd_bus_message_append(m, "{sv}", "Cwd", "s", o->cwd);
         if (r >= 0 && o->user)
                 r = sd_bus_message_append(m, "{sv}", "User", "s", o->user);
+        if (r >= 0 && o->timeout_usec > 0)
+                r = sd_bus_message_append(m, "{sv}", "TimeoutUSec", "t", o->timeout_usec);
         if (r >= 0)
                 r = sd_bus_message_close_container(m);
         return r;
@@ -310,11 +312,14 @@ int verb_exec(Ctl *ctl, char **arguments) {
 
 int verb_run(Ctl *ctl, char **arguments) {
         _cleanup_free_ char *path = NULL, *id = NULL;
+        uint64_t timeout_usec = ctl->options.timeout_usec;
         int r, status;
 
         block_signals();
         ctl->options.no_wait = false;
+        ctl->options.timeout_usec = 0; /* it bounds the command, not the idleness of its capsule */
         status = capsule_create(ctl, arguments[0], &id, &path);
+        ctl->options.timeout_usec = timeout_usec;
         if (status != 0)
                 return status == EXIT_USAGE || status == EXIT_UNKNOWN ? status : EXIT_DAEMON;
         if (!ctl->options.quiet && isatty(STDERR_FILENO))
