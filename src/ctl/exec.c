@@ -232,8 +232,10 @@ static int exec_take_fds(Exec *x, sd_bus_message *reply) {
 
 /* The end of the process as an exit status: podman(1)'s and timeout(1)'s numbers. */
 static int exec_status(const Exec *x) {
-        if (streq(x->reason, "timeout"))
+        if (streq(x->reason, "timeout")) {
+                log_error("The command took longer than it may and was killed.");
                 return EXIT_COMMAND_TIMEOUT;
+        }
         if (x->interrupted && !x->exited)
                 return x->code ?: 128 + SIGPIPE;
         if (streq(x->reason, "lost"))

@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "lib"))
-from wrenntest import REPO, check, cleanup, equal, fresh_key, main, rest, run, test  # noqa: E402
+from wrenntest import REPO, check, cleanup, equal, fresh_key, main, rest, run, test, wait_for  # noqa: E402
 
 with open(os.path.join(REPO, "README.md"), encoding="utf-8") as readme:
     TEXT = readme.read()
@@ -35,7 +35,7 @@ def run_section(heading):
             f.write(f"cd {directory}\n" + text if language == "sh" else text)
         program = ("bash", "-euo", "pipefail") if language == "sh" else (os.path.join(directory, "sdk/bin/python"),)
         printed += run(*program, path, env=env, timeout=300).stdout
-    equal(rest().expect(200, "GET", "/v1/capsules").json, [], f"capsules after the examples of {heading}")
+    wait_for(lambda: rest().expect(200, "GET", "/v1/capsules").json == [], 10, f"the end of the capsules of {heading}")
     return printed
 
 
