@@ -116,7 +116,8 @@
 #define SLOT_DNS_CONNECTIONS_MAX 8U
 /* before an index, and with it an address, is used again */
 #define SLOT_QUARANTINE_USEC (60 * USEC_PER_SEC)
-#define FLOWS_PER_TURN          256U            /* connections of a dead capsule forgotten in one turn of the loop */
+/* connections of a dead capsule forgotten in one turn of the loop */
+#define FLOWS_PER_TURN 256U
 
 /* archives and builds */
 #define IMPORT_ENTRIES_MAX      UINT64_C(4000000)

@@ -8,17 +8,17 @@
 #include <stdio.h>
 #include <sys/wait.h>
 
-#include "config.h"
-
 #include "basic/fd.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "config.h"
 #include "ctl/ctl.h"
 #include "shared/json-field.h"
 
 extern char **environ;
 
-/* polkit asks on the terminal of a caller who is not root; without a terminal or agent the call is refused as it should be. */
+/* polkit asks on the terminal of a caller who is not root; without a terminal or agent the call is refused
+ * as it should be. */
 static void start_polkit_agent(Ctl *ctl) {
         char *argv[] = { (char *) "pkttyagent",
                          (char *) "--notify-fd=3",
@@ -291,7 +291,7 @@ int ctl_objects(Ctl *ctl, const char *interface, json_t **ret) {
         if (r < 0)
                 return log_error_errno(r, "Failed to read the list of objects: %m");
 
-        json_object_foreach (objects, path, interfaces) {
+        json_object_foreach(objects, path, interfaces) {
                 json_t *row = json_object_get(interfaces, interface);
 
                 if (row && (json_object_set_new(row, "Path", json_string(path)) < 0 ||
@@ -323,7 +323,7 @@ int ctl_capsule_path(Ctl *ctl, const char *id, char **ret) {
         return r < 0 ? log_error_errno(r, "Failed to find the capsule: %m") : 0;
 }
 
-const char *property_string(json_t *o, const char *name) {
+const char* property_string(json_t *o, const char *name) {
         return strempty(json_string_value(json_object_get(o, name)));
 }
 

@@ -4,10 +4,9 @@
 
 #include <stdio.h>
 
-#include "config.h"
-
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "config.h"
 #include "ctl/ctl.h"
 #include "shared/json-field.h"
 
@@ -75,7 +74,7 @@ static bool state_has_ended(const char *state) {
 static bool labels_match(json_t *row, char *const *wanted) {
         json_t *labels = json_object_get(row, "Labels");
 
-        STRV_FOREACH (w, wanted) {
+        STRV_FOREACH(w, wanted) {
                 const char *equals = strchr(*w, '=');
                 _cleanup_free_ char *name = strndup(*w, equals ? (size_t) (equals - *w) : strlen(*w));
                 const char *value = name ? json_string_value(json_object_get(labels, name)) : NULL;
@@ -107,7 +106,7 @@ int verb_list(Ctl *ctl, char **arguments) {
         if (!sorted || !rows)
                 return log_error_errno(ENOMEM, "Failed to list capsules: %m");
 
-        json_array_foreach (objects, i, row)
+        json_array_foreach(objects, i, row)
                 if ((ctl->options.all || !state_has_ended(property_string(row, "State"))) &&
                     labels_match(row, ctl->options.labels) &&
                     (!ctl->options.team || streq(ctl->options.team, property_string(row, "Team"))))
@@ -161,7 +160,7 @@ int verb_status(Ctl *ctl, char **arguments) {
 
         if (!*arguments)
                 return status_of_manager(ctl);
-        STRV_FOREACH (id, arguments) {
+        STRV_FOREACH(id, arguments) {
                 if (id != arguments && ctl->options.output == OUTPUT_TABLE)
                         putchar('\n');
                 r = status_of_capsule(ctl, *id);
@@ -183,7 +182,7 @@ static int append_map(sd_bus_message *m, const char *name, char *const *entries)
                 r = sd_bus_message_open_container(m, 'v', "a{ss}");
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'a', "{ss}");
-        STRV_FOREACH (e, entries) {
+        STRV_FOREACH(e, entries) {
                 const char *equals = strchr(*e, '=');
                 _cleanup_free_ char *key = strndup(*e, (size_t) (equals - *e));
 
@@ -276,7 +275,7 @@ int capsule_destroy(Ctl *ctl, const char *id) {
 int verb_destroy(Ctl *ctl, char **arguments) {
         int r, worst = 0;
 
-        STRV_FOREACH (id, arguments) {
+        STRV_FOREACH(id, arguments) {
                 r = capsule_destroy(ctl, *id);
                 if (r != 0)
                         worst = r;

@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * wrennctl: the administrator's verbs over D-Bus. Each verb is a function of (Ctl, arguments) that returns the exit status
- * or a negative errno after having said why; calls are synchronous, a command line has nothing better to do than wait.
+ * wrennctl: the administrator's verbs over D-Bus. Each verb is a function of (Ctl, arguments) that returns
+ * the exit status or a negative errno after having said why; calls are synchronous, a command line has
+ * nothing better to do than wait.
  */
 
 #include <jansson.h>
@@ -59,21 +60,24 @@ int ctl_bus(Ctl *ctl);
 void ctl_done(Ctl *ctl);
 /* A method call on BUS_NAME, with interactive authorization as asked. path NULL: the root object. */
 int ctl_method(Ctl *ctl, const char *path, const char *interface, const char *member, sd_bus_message **ret);
-/* Sends and waits. On failure prints "Failed to <what>: <message>" and returns the exit status of the error (> 0), else 0. */
+/* Sends and waits. On failure prints "Failed to <what>: <message>" and returns the exit status of the error
+ * (> 0), else 0. */
 int ctl_send(Ctl *ctl, sd_bus_message *m, const char *what, sd_bus_message **ret);
 /* Exit status for a failed call; prints the reason. */
 int ctl_failed(const sd_bus_error *error, int r, const char *what);
-/* One complete value to JSON: dictionaries with string keys become objects, structs and arrays arrays, 64 bit numbers integers. */
+/* One complete value to JSON: dictionaries with string keys become objects, structs and arrays arrays, 64
+ * bit numbers integers. */
 int bus_value_to_json(sd_bus_message *m, json_t **ret);
 /* All properties of one interface. Exit status as ctl_send(). */
 int ctl_properties(Ctl *ctl, const char *path, const char *interface, json_t **ret);
-/* Objects with that interface: array of property objects with the member "Path". Exit status as ctl_send(). */
+/* Objects with that interface: array of property objects with the member "Path". Exit status as ctl_send().
+ */
 int ctl_objects(Ctl *ctl, const char *interface, json_t **ret);
 /* The object path of a capsule. Exit status as ctl_send(); EXIT_UNKNOWN for an unknown one. */
 int ctl_capsule_path(Ctl *ctl, const char *id, char **ret);
 
 /* Properties by name, with a default for what is missing. */
-const char *property_string(json_t *o, const char *name);
+const char* property_string(json_t *o, const char *name);
 uint64_t property_number(json_t *o, const char *name);
 
 /* table.c */
@@ -92,12 +96,14 @@ typedef struct Column {
         ColumnKind kind;
 } Column;
 
-/* Prints rows (array of objects) as table or JSON; columns end with {}. noun: for "3 capsules listed.". 0 or -errno. */
+/* Prints rows (array of objects) as table or JSON; columns end with {}. noun: for "3 capsules listed.". 0 or
+ * -errno. */
 int table_print(const CtlOptions *options, json_t *rows, const Column *columns, const char *noun);
 /* "MemoryBytes" -> "memory_bytes" into ret (n bytes). */
 void property_to_member(const char *property, char *ret, size_t n);
-/* One cell as a person reads it; owned by the caller, NULL on out of memory. Control characters are escaped. */
-char *table_cell(json_t *row, const Column *column);
+/* One cell as a person reads it; owned by the caller, NULL on out of memory. Control characters are escaped.
+ */
+char* table_cell(json_t *row, const Column *column);
 /* "label: value" lines of one object. 0 or -errno. */
 int details_print(const CtlOptions *options, json_t *object, const Column *columns);
 
@@ -125,5 +131,6 @@ int verb_version(Ctl *ctl, char **arguments);
 int capsule_create(Ctl *ctl, const char *template, char **ret_id, char **ret_path);
 int capsule_destroy(Ctl *ctl, const char *id);
 
-/* jobs.c: a template job from its start to its end, with progress. m: the method call that answers with the job's path. */
+/* jobs.c: a template job from its start to its end, with progress. m: the method call that answers with the
+ * job's path. */
 int job_run(Ctl *ctl, sd_bus_message *m, const char *what);

@@ -6,12 +6,11 @@
 #include <stdio.h>
 #include <sys/statvfs.h>
 
-#include "config.h"
-
 #include "basic/fd.h"
 #include "basic/files.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "config.h"
 #include "ctl/ctl.h"
 #include "shared/json-field.h"
 
@@ -227,12 +226,16 @@ static Finding check_permissions(Doctor *d) {
                           polkit[] = "/usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service";
 
         if (access(bus_policy, R_OK) < 0)
-                return say(d, FINDING_PROBLEM, "%s is not there: the bus refuses every call. Remedy: install wrennd again", bus_policy);
+                return say(d, FINDING_PROBLEM,
+                           "%s is not there: the bus refuses every call. Remedy: install wrennd again",
+                           bus_policy);
         if (access(polkit, R_OK) < 0)
-                return say(d, FINDING_NOTE, "polkit is not installed: only root may change anything. Remedy: apt install polkitd");
+                return say(d, FINDING_NOTE,
+                           "polkit is not installed: only root may change anything. Remedy: apt install polkitd");
         if (access(actions, R_OK) < 0)
                 return say(d, FINDING_NOTE,
-                           "%s is not there: only root may change anything. Remedy: install wrennd again", actions);
+                           "%s is not there: only root may change anything. Remedy: install wrennd again",
+                           actions);
         return say(d, FINDING_OK, "bus policy and polkit actions are installed");
 }
 
@@ -245,18 +248,12 @@ static Finding check_rest(Doctor *d) {
 
 int verb_doctor(Ctl *ctl, char **arguments) {
         static const Check checks[] = {
-                { "service", check_service },
-                { "permissions", check_permissions },
-                { "kvm", check_kvm },
-                { "vmm", check_vmm },
-                { "tools", check_tools },
-                { "templates", check_template },
-                { "cgroups", check_cgroups },
-                { "forwarding", check_forwarding },
-                { "dns", check_dns },
-                { "firewall", check_firewall },
-                { "ptrace", check_yama },
-                { "disk", check_disk },
+                { "service", check_service }, { "permissions", check_permissions },
+                { "kvm", check_kvm },         { "vmm", check_vmm },
+                { "tools", check_tools },     { "templates", check_template },
+                { "cgroups", check_cgroups }, { "forwarding", check_forwarding },
+                { "dns", check_dns },         { "firewall", check_firewall },
+                { "ptrace", check_yama },     { "disk", check_disk },
                 { "rest", check_rest },
         };
         static const Column columns[] = {

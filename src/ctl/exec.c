@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * exec and run: a process in a capsule with our standard streams, and its exit code as ours. The daemon hands over plain
- * pipes; closing them is what ends the process when we are interrupted, as with ssh.
+ * exec and run: a process in a capsule with our standard streams, and its exit code as ours. The daemon
+ * hands over plain pipes; closing them is what ends the process when we are interrupted, as with ssh.
  */
 
 #include <fcntl.h>
@@ -12,11 +12,10 @@
 #include <sys/signalfd.h>
 #include <systemd/sd-event.h>
 
-#include "config.h"
-
 #include "basic/fd.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "config.h"
 #include "ctl/ctl.h"
 #include "shared/event.h"
 
@@ -58,7 +57,8 @@ static void exec_check_end(Exec *x) {
                 x->ended = true;
 }
 
-/* Reads are event-driven, writes block: a slow reader of ours slows the process in the capsule, which is right. */
+/* Reads are event-driven, writes block: a slow reader of ours slows the process in the capsule, which is
+ * right. */
 static int on_readable(sd_event_source *s, int fd, uint32_t events, void *userdata) {
         Pipe *p = userdata;
         ssize_t n;
@@ -182,7 +182,7 @@ static int append_exec(sd_bus_message *m, const CtlOptions *o, char *const *comm
         r = sd_bus_message_append_strv(m, (char **) command);
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'a', "{ss}");
-        STRV_FOREACH (e, o->env) {
+        STRV_FOREACH(e, o->env) {
                 const char *equals = strchr(*e, '=');
                 _cleanup_free_ char *key = strndup(*e, (size_t) (equals - *e));
 

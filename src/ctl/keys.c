@@ -4,10 +4,9 @@
 
 #include <stdio.h>
 
-#include "config.h"
-
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "config.h"
 #include "ctl/ctl.h"
 #include "shared/json-field.h"
 
@@ -83,7 +82,7 @@ int verb_list_keys(Ctl *ctl, char **arguments) {
 int verb_revoke_key(Ctl *ctl, char **arguments) {
         int r, worst = 0;
 
-        STRV_FOREACH (id, arguments) {
+        STRV_FOREACH(id, arguments) {
                 _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
 
                 r = ctl_method(ctl, NULL, MANAGER_INTERFACE, "RevokeKey", &m);

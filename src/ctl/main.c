@@ -5,11 +5,10 @@
 #include <getopt.h>
 #include <stdio.h>
 
-#include "config.h"
-
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "config.h"
 #include "ctl/ctl.h"
 
 typedef struct Verb {
@@ -264,7 +263,7 @@ static int parse_options(CtlOptions *o, int argc, char **argv, bool in_order) {
         return -1;
 }
 
-static const Verb *verb_find(const char *name) {
+static const Verb* verb_find(const char *name) {
         for (size_t i = 0; i < ELEMENTSOF(verbs); i++)
                 if (streq(verbs[i].name, name))
                         return verbs + i;
@@ -285,7 +284,7 @@ static int verb_dispatch(Ctl *ctl, const Verb *verb, char **arguments) {
 
 /* The bus over ssh passes no fds, so the whole command runs there. */
 /* In single quotes, which protect everything from the remote shell but themselves. NULL on out of memory. */
-static char *shell_quote(const char *s) {
+static char* shell_quote(const char *s) {
         char *quoted = malloc(4 * strlen(s) + 3), *p = quoted;
 
         if (!quoted)

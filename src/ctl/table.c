@@ -26,7 +26,7 @@ void property_to_member(const char *property, char *ret, size_t n) {
         ret[k] = 0;
 }
 
-char *table_cell(json_t *row, const Column *column) {
+char* table_cell(json_t *row, const Column *column) {
         json_t *value = json_object_get(row, column->property);
         char buffer[CONST_MAX(FORMAT_SIZE_LEN, FORMAT_TIME_LEN)];
 
@@ -93,7 +93,7 @@ static int rows_print_json(const CtlOptions *options, json_t *rows, const Column
         size_t i;
         int r;
 
-        json_array_foreach (rows, i, row) {
+        json_array_foreach(rows, i, row) {
                 json_t *object = NULL;
 
                 r = row_to_json(row, columns, &object);
@@ -136,7 +136,7 @@ int table_print(const CtlOptions *options, json_t *rows, const Column *columns, 
         if (!cells)
                 return log_error_errno(ENOMEM, "Failed to print: %m");
 
-        json_array_foreach (rows, i, row)
+        json_array_foreach(rows, i, row)
                 for (size_t k = 0; k < n; k++) {
                         char *cell = table_cell(row, columns + k);
 

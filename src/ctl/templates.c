@@ -4,11 +4,10 @@
 
 #include <fcntl.h>
 
-#include "config.h"
-
 #include "basic/fd.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "config.h"
 #include "ctl/ctl.h"
 #include "shared/json-field.h"
 
@@ -68,7 +67,7 @@ int verb_list_templates(Ctl *ctl, char **arguments) {
 int verb_remove_template(Ctl *ctl, char **arguments) {
         int r, worst = 0;
 
-        STRV_FOREACH (name, arguments) {
+        STRV_FOREACH(name, arguments) {
                 _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = NULL;
 
                 r = ctl_method(ctl, NULL, MANAGER_INTERFACE, "RemoveTemplate", &m);

@@ -9,7 +9,6 @@
 #include <stdio.h>
 
 #include "basic/strings.h"
-
 #include "worker/build.h"
 
 static const struct {

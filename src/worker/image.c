@@ -10,7 +10,6 @@
 #include "basic/log.h"
 #include "basic/sha256.h"
 #include "basic/strings.h"
-
 #include "worker/image.h"
 #include "worker/run.h"
 

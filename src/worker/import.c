@@ -9,7 +9,6 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "shared/json-field.h"
-
 #include "worker/image.h"
 #include "worker/import.h"
 #include "worker/untar.h"

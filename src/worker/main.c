@@ -14,7 +14,6 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "shared/json-field.h"
-
 #include "worker/build.h"
 #include "worker/import.h"
 #include "worker/worker.h"

@@ -9,7 +9,6 @@
 #include "basic/files.h"
 #include "basic/log.h"
 #include "basic/strings.h"
-
 #include "worker/run.h"
 
 #define RUN_LINE_MAX (64 * KIB) /* a longer one is told in pieces */

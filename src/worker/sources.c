@@ -11,7 +11,6 @@
 #include "basic/files.h"
 #include "basic/log.h"
 #include "basic/strings.h"
-
 #include "worker/sources.h"
 
 #define SOURCES_FILE_MAX (1 * MIB)

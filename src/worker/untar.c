@@ -13,7 +13,6 @@
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
-
 #include "worker/untar.h"
 
 #define READ_BLOCK_BYTES (128 * KIB)

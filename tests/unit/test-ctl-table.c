@@ -73,10 +73,11 @@ TEST(bus_value_to_json) {
         ASSERT_OK(sd_bus_set_fd(bus, fds[0], fds[0]));
         ASSERT_OK(sd_bus_start(bus));
         ASSERT_OK(sd_bus_message_new(bus, &m, SD_BUS_MESSAGE_METHOD_CALL));
-        ASSERT_OK(sd_bus_message_append(m, "(a{sv}asbuitd)", 2, "Name", "s", "x", "Labels", "a{ss}", 1, "k", "v", 2, "one", "two", true,
-                                        UINT32_C(7), -3, UINT64_MAX, 0.5));
+        ASSERT_OK(sd_bus_message_append(m, "(a{sv}asbuitd)", 2, "Name", "s", "x", "Labels", "a{ss}", 1, "k",
+                                        "v", 2, "one", "two", true, UINT32_C(7), -3, UINT64_MAX, 0.5));
         ASSERT_OK(sd_bus_message_seal(m, 1, 0));
         ASSERT_OK(bus_value_to_json(m, &value));
         text = json_dumps(value, JSON_COMPACT | JSON_SORT_KEYS);
-        ASSERT_STREQ(text, "[{\"Labels\":{\"k\":\"v\"},\"Name\":\"x\"},[\"one\",\"two\"],true,7,-3,9223372036854775807,0.5]");
+        ASSERT_STREQ(text,
+                     "[{\"Labels\":{\"k\":\"v\"},\"Name\":\"x\"},[\"one\",\"two\"],true,7,-3,9223372036854775807,0.5]");
 }
