@@ -11,62 +11,17 @@
  * whole; only announced ones get on_close.
  */
 
-#include <nghttp2/nghttp2.h>
 #include <string.h>
 
-#include "basic/limits.h"
 #include "basic/strings.h"
-#include "shared/h2-ring.h"
-#include "shared/h2.h"
+#include "shared/h2-internal.h"
 
 #define OUTPUT_BYTES             (64U * 1024U)       /* framed bytes for one write(2) */
 #define OUTPUT_SLACK             (16U * 1024U + 64U) /* one more whole DATA frame */
 #define HEADER_COST              32U                 /* of an entry beside its text, RFC 9113 §6.5.2 */
 #define CONNECTION_WINDOW_FACTOR 16
 
-struct H2Stream {
-        H2Session *session;
-        H2Stream *next, *previous;
-        H2Stream *next_writable; /* list of those that on_writable waits for */
-        void *userdata;
-        int32_t id;
-
-        char *method, *path;
-        unsigned status;
-        H2Header *headers; /* name and value share one allocation, owned by name */
-        size_t n_headers, n_header_bytes;
-
-        H2Ring queue;
-        size_t n_unconsumed;
-        bool head_done; /* request or final response head received */
-        bool announced;
-        bool provider; /* nghttp2 asks us for DATA, now or later */
-        bool deferred; /* … and was told to wait */
-        bool ended;    /* nothing follows the queue */
-        bool reset;
-        bool in_writable;
-};
-
-struct H2Session {
-        nghttp2_session *ng;
-        bool server;
-        bool broken;  /* we told the peer so by GOAWAY */
-        bool closing; /* h2_session_free() runs */
-        bool goaway;  /* we sent one in peace */
-        unsigned depth;
-        const H2Handlers *handlers;
-        void *userdata;
-        void (*wake)(void *userdata);
-        void *wake_userdata;
-        H2Stream *streams, *writable;
-        unsigned n_streams;
-
-        uint8_t *output;
-        size_t output_start, output_end, output_lent;
-};
-
-/* Tells the owner that there is something to send; inside receive and output it looks by itself. */
-static void session_wake(H2Session *s) {
+void h2_session_wake(H2Session *s) {
         if (s->depth > 0)
                 return;
 
@@ -76,7 +31,7 @@ static void session_wake(H2Session *s) {
                 s->handlers->on_want_write(s, s->userdata);
 }
 
-static int ng_to_errno(int r) {
+int h2_errno(int r) {
         switch (r) {
         case 0:
                 return 0;
@@ -103,55 +58,6 @@ static int ng_to_errno(int r) {
         }
 }
 
-static H2Stream* stream_new(H2Session *s) {
-        H2Stream *st;
-
-        st = malloc(sizeof(H2Stream));
-        if (!st)
-                return NULL;
-
-        *st = (H2Stream) { .session = s, .next = s->streams };
-        if (st->next)
-                st->next->previous = st;
-        s->streams = st;
-        s->n_streams++;
-        return st;
-}
-
-static void stream_clear_headers(H2Stream *st) {
-        for (size_t i = 0; i < st->n_headers; i++)
-                free((char *) st->headers[i].name);
-        free(st->headers);
-        st->headers = NULL;
-        st->n_headers = st->n_header_bytes = 0;
-}
-
-static void stream_free(H2Stream *st) {
-        H2Session *s = st->session;
-
-        if (st->in_writable) {
-                H2Stream **p = &s->writable;
-
-                while (*p != st)
-                        p = &(*p)->next_writable;
-                *p = st->next_writable;
-        }
-
-        if (st->next)
-                st->next->previous = st->previous;
-        if (st->previous)
-                st->previous->next = st->next;
-        else
-                s->streams = st->next;
-        s->n_streams--;
-
-        stream_clear_headers(st);
-        h2_ring_done(&st->queue);
-        free(st->method);
-        free(st->path);
-        free(st);
-}
-
 /* ---- what nghttp2 calls --------------------------------------------------------------------- */
 
 static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *userdata) {
@@ -164,44 +70,12 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
         if (!s->server || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
                 return 0;
 
-        st = stream_new(s);
+        st = h2_stream_new(s);
         if (!st)
                 return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 
         st->id = frame->hd.stream_id;
         (void) nghttp2_session_set_stream_user_data(ng, st->id, st);
-        return 0;
-}
-
-static int stream_add_header(H2Stream *st, const char *name, size_t n_name, const char *value,
-                             size_t n_value) {
-        H2Header *headers;
-        char *p;
-
-        if (startswith(name, ":status")) {
-                for (st->status = 0; *value >= '0' && *value <= '9' && st->status < 1000; value++)
-                        st->status = st->status * 10 + (unsigned) (*value - '0');
-                return 0;
-        }
-        if (streq(name, ":method"))
-                return free_and_strdup(&st->method, value);
-        if (streq(name, ":path") || (streq(name, ":authority") && streq_ptr(st->method, "CONNECT")))
-                return free_and_strdup(&st->path, value);
-        if (name[0] == ':')
-                return 0;
-
-        headers = reallocarray(st->headers, st->n_headers + 1, sizeof(H2Header));
-        if (!headers)
-                return -ENOMEM;
-        st->headers = headers;
-
-        p = malloc(n_name + n_value + 2);
-        if (!p)
-                return -ENOMEM;
-
-        memcpy(p, name, n_name + 1);
-        memcpy(p + n_name + 1, value, n_value + 1);
-        st->headers[st->n_headers++] = (H2Header) { .name = p, .value = p + n_name + 1 };
         return 0;
 }
 
@@ -216,7 +90,7 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
         st->n_header_bytes += n_name + n_value + HEADER_COST;
         if (st->n_header_bytes > H2_HEADER_BYTES_MAX)
                 return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-        if (stream_add_header(st, (const char *) name, n_name, (const char *) value, n_value) < 0)
+        if (h2_stream_add_header(st, (const char *) name, n_name, (const char *) value, n_value) < 0)
                 return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 
         return 0;
@@ -227,7 +101,7 @@ static void stream_received_head(H2Stream *st, bool end) {
 
         /* 100-199: the real head follows */
         if (!s->server && st->status < 200 && !end) {
-                stream_clear_headers(st);
+                h2_stream_clear_headers(st);
                 st->status = 0;
                 return;
         }
@@ -291,7 +165,7 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t error, void
         st->reset = true;
         if (st->announced)
                 s->handlers->on_close(st, error, s->userdata);
-        stream_free(st);
+        h2_stream_free(st);
         return 0;
 }
 
@@ -317,22 +191,6 @@ static ssize_t on_send(nghttp2_session *ng, const uint8_t *data, size_t n, int f
         memcpy(s->output + s->output_end, data, n);
         s->output_end += n;
         return (ssize_t) n;
-}
-
-/* How much DATA the next frame may take; on_send_data() copies it straight from the queue. */
-static ssize_t on_read(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_t n, uint32_t *flags,
-                       nghttp2_data_source *source, void *userdata) {
-        H2Stream *st = source->ptr;
-
-        if (st->queue.n == 0 && !st->ended) {
-                st->deferred = true;
-                return NGHTTP2_ERR_DEFERRED;
-        }
-
-        *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-        if (st->queue.n <= n && st->ended)
-                *flags |= NGHTTP2_DATA_FLAG_EOF;
-        return (ssize_t) MIN(st->queue.n, n);
 }
 
 static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t n,
@@ -379,7 +237,7 @@ static int session_submit_settings(H2Session *s, const H2Limits *limits) {
         if (r == 0)
                 r = nghttp2_session_set_local_window_size(s->ng, NGHTTP2_FLAG_NONE, /* stream_id= */ 0,
                                                           (int32_t) window * CONNECTION_WINDOW_FACTOR);
-        return ng_to_errno(r);
+        return h2_errno(r);
 }
 
 static int session_make_ng(H2Session *s) {
@@ -412,7 +270,7 @@ static int session_make_ng(H2Session *s) {
                                                                                     option);
         nghttp2_option_del(option);
         nghttp2_session_callbacks_del(callbacks);
-        return ng_to_errno(r);
+        return h2_errno(r);
 }
 
 int h2_session_new(bool server, const H2Handlers *handlers, void *userdata, const H2Limits *limits,
@@ -453,7 +311,7 @@ H2Session* h2_session_free(H2Session *s) {
                 (void) nghttp2_session_set_stream_user_data(s->ng, st->id, NULL);
                 if (st->announced)
                         s->handlers->on_close(st, H2_CANCEL, s->userdata);
-                stream_free(st);
+                h2_stream_free(st);
         }
 
         nghttp2_session_del(s->ng);
@@ -498,7 +356,7 @@ static int session_fill(H2Session *s) {
                 session_call_writable(s);
         } while (r == 0 && s->output_end < OUTPUT_BYTES && nghttp2_session_want_write(s->ng));
         s->depth--;
-        return ng_to_errno(r);
+        return h2_errno(r);
 }
 
 int h2_session_receive(H2Session *s, const void *data, size_t n) {
@@ -578,10 +436,10 @@ int h2_session_goaway(H2Session *s) {
         r = nghttp2_submit_goaway(s->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(s->ng),
                                   NGHTTP2_NO_ERROR, NULL, 0);
         if (r < 0)
-                return ng_to_errno(r);
+                return h2_errno(r);
 
         s->goaway = true;
-        session_wake(s);
+        h2_session_wake(s);
         return 0;
 }
 
@@ -589,236 +447,6 @@ int h2_session_ping(H2Session *s) {
         int r;
 
         r = nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, NULL);
-        session_wake(s);
-        return ng_to_errno(r);
-}
-
-/* ---- streams -------------------------------------------------------------------------------- */
-
-static nghttp2_nv make_nv(const char *name, const char *value) {
-        return (nghttp2_nv) {
-                .name = (uint8_t *) name,
-                .namelen = strlen(name),
-                .value = (uint8_t *) value,
-                .valuelen = strlen(value),
-        };
-}
-
-/* Appends the caller's headers behind *n entries; -EINVAL for what no header may hold. */
-static int add_headers(nghttp2_nv nv[static H2_HEADERS_MAX], size_t *n, const H2Header *headers,
-                       size_t n_headers) {
-        if (n_headers > H2_HEADERS_MAX - *n)
-                return -E2BIG;
-
-        for (size_t i = 0; i < n_headers; i++)
-                nv[(*n)++] = make_nv(headers[i].name, headers[i].value);
-
-        for (size_t i = 0; i < *n; i++)
-                if (!nghttp2_check_header_value(nv[i].value, nv[i].valuelen) ||
-                    (nv[i].name[0] != ':' && !nghttp2_check_header_name(nv[i].name, nv[i].namelen)))
-                        return -EINVAL;
-
-        return 0;
-}
-
-int h2_session_request(H2Session *s, const char *method, const char *path, const H2Header *headers,
-                       size_t n_headers, bool end, void *stream_userdata, H2Stream **ret) {
-        nghttp2_nv nv[H2_HEADERS_MAX];
-        H2Stream *st;
-        size_t n = 0;
-        int32_t id;
-        int r;
-
-        assert(!s->server);
-
-        if (s->closing || s->broken || !nghttp2_session_check_request_allowed(s->ng))
-                return -ENOTCONN;
-        if (s->n_streams >= h2_session_peer_streams_max(s))
-                return -EAGAIN;
-
-        nv[n++] = make_nv(":method", method);
-        if (!(streq(method, "CONNECT") ? nghttp2_check_authority
-                                       : nghttp2_check_path)((const uint8_t *) path, strlen(path)))
-                return -EINVAL;
-        if (streq(method, "CONNECT"))
-                nv[n++] = make_nv(":authority", path);
-        else {
-                nv[n++] = make_nv(":path", path);
-                nv[n++] = make_nv(":scheme", "http");
-                nv[n++] = make_nv(":authority", "localhost");
-        }
-
-        r = add_headers(nv, &n, headers, n_headers);
-        if (r < 0)
-                return r;
-
-        st = stream_new(s);
-        if (!st)
-                return -ENOMEM;
-
-        st->userdata = stream_userdata;
-        st->ended = end;
-        st->provider = !end;
-
-        id = nghttp2_submit_request(s->ng, NULL, nv, n,
-                                    end ? NULL
-                                        : &(nghttp2_data_provider) { .source.ptr = st,
-                                                                     .read_callback = on_read },
-                                    st);
-        if (id < 0) {
-                stream_free(st);
-                return ng_to_errno(id);
-        }
-
-        st->id = id;
-        st->announced = true;
-        session_wake(s);
-        *ret = st;
-        return 0;
-}
-
-int h2_stream_respond(H2Stream *st, unsigned status, const H2Header *headers, size_t n_headers, bool end) {
-        nghttp2_nv nv[H2_HEADERS_MAX];
-        char text[] = { (char) ('0' + status / 100 % 10), (char) ('0' + status / 10 % 10),
-                        (char) ('0' + status % 10), 0 };
-        size_t n = 0;
-        int r;
-
-        assert(st->session->server);
-
-        if (st->reset)
-                return -EPIPE;
-        if (st->provider || st->status > 0)
-                return -EALREADY;
-
-        nv[n++] = make_nv(":status", text);
-        r = add_headers(nv, &n, headers, n_headers);
-        if (r < 0)
-                return r;
-
-        r = nghttp2_submit_response(st->session->ng, st->id, nv, n,
-                                    end ? NULL
-                                        : &(nghttp2_data_provider) { .source.ptr = st,
-                                                                     .read_callback = on_read });
-        if (r < 0)
-                return ng_to_errno(r);
-
-        st->status = status;
-        st->provider = !end;
-        st->ended = st->ended || end;
-        session_wake(st->session);
-        return 0;
-}
-
-/* There is something new for a provider that was told to wait. */
-static void stream_resume(H2Stream *st) {
-        if (!st->deferred)
-                return;
-
-        st->deferred = false;
-        (void) nghttp2_session_resume_data(st->session->ng, st->id);
-        session_wake(st->session);
-}
-
-size_t h2_stream_room(const H2Stream *st) {
-        return st->ended || st->reset ? 0 : H2_QUEUE_BYTES_MAX - st->queue.n;
-}
-
-ssize_t h2_stream_write(H2Stream *st, const void *data, size_t n) {
-        int r;
-
-        if (st->reset || st->ended)
-                return -EPIPE;
-
-        n = MIN(n, h2_stream_room(st));
-        if (n == 0)
-                return 0;
-
-        r = h2_ring_put(&st->queue, data, n);
-        if (r < 0)
-                return r;
-
-        stream_resume(st);
-        return (ssize_t) n;
-}
-
-int h2_stream_end(H2Stream *st) {
-        if (st->reset)
-                return -EPIPE;
-        if (st->ended)
-                return 0;
-
-        st->ended = true;
-        stream_resume(st);
-        return 0;
-}
-
-int h2_stream_reset(H2Stream *st, uint32_t error) {
-        int r;
-
-        if (st->reset)
-                return 0;
-
-        r = nghttp2_submit_rst_stream(st->session->ng, NGHTTP2_FLAG_NONE, st->id, error);
-        if (r < 0)
-                return ng_to_errno(r);
-
-        st->reset = true;
-        if (st->n_unconsumed > 0)
-                (void) nghttp2_session_consume_connection(st->session->ng, st->n_unconsumed);
-        st->n_unconsumed = 0;
-        session_wake(st->session);
-        return 0;
-}
-
-void h2_stream_consume(H2Stream *st, size_t n) {
-        n = MIN(n, st->n_unconsumed);
-        if (n == 0)
-                return;
-
-        st->n_unconsumed -= n;
-        (void) nghttp2_session_consume(st->session->ng, st->id, n);
-        if (nghttp2_session_want_write(st->session->ng))
-                session_wake(st->session);
-}
-
-void h2_stream_set_userdata(H2Stream *st, void *userdata) {
-        st->userdata = userdata;
-}
-
-void* h2_stream_userdata(const H2Stream *st) {
-        return st->userdata;
-}
-
-H2Session* h2_stream_session(const H2Stream *st) {
-        return st->session;
-}
-
-int32_t h2_stream_id(const H2Stream *st) {
-        return st->id;
-}
-
-const char* h2_stream_method(const H2Stream *st) {
-        return strempty(st->method);
-}
-
-const char* h2_stream_path(const H2Stream *st) {
-        return strempty(st->path);
-}
-
-unsigned h2_stream_status(const H2Stream *st) {
-        return st->status;
-}
-
-const char* h2_stream_header(const H2Stream *st, const char *name) {
-        for (size_t i = 0; i < st->n_headers; i++)
-                if (streq(st->headers[i].name, name))
-                        return st->headers[i].value;
-
-        return NULL;
-}
-
-size_t h2_stream_headers(const H2Stream *st, const H2Header **ret) {
-        *ret = st->headers;
-        return st->n_headers;
+        h2_session_wake(s);
+        return h2_errno(r);
 }

@@ -5,7 +5,7 @@
  * HTTP/2 (RFC 9113, libnghttp2) over any byte stream, prior knowledge, no event loop: bytes in, bytes out.
  * The agent is a server, wrenn-restd a client, the monitor both. Flow control is real: received DATA counts
  * against the window until h2_stream_consume(), sent DATA is refused beyond H2_QUEUE_BYTES_MAX, so a slow
- * reader at one end stops the writer at the other. nghttp2.h is included by h2.c only.
+ * reader at one end stops the writer at the other. nghttp2.h is included behind this header only.
  *
  * Callbacks run inside h2_session_receive() and h2_session_output(). They may call any function of a stream
  * or session but not free the session.
