@@ -214,7 +214,9 @@ def bench_exec(rest, calls):
     bus = dbus.SystemBus()
     path = bus.get_object(BUS_NAME, BUS_PATH).GetCapsule(capsule, dbus_interface=BUS_NAME + ".Manager")
     fd = bus.get_object(BUS_NAME, path).OpenChannel(dbus.Dictionary({}, signature="sv"), dbus_interface=BUS_NAME + ".Capsule").take()
-    agent = Agent(socket.socket(fileno=fd))
+    channel = socket.socket(fileno=fd)
+    channel.setblocking(True)
+    agent = Agent(channel)
     for _ in range(20):
         rest.exec_true(capsule)
         agent.run(cmd="/bin/true", args=["x"])
