@@ -15,6 +15,5 @@ typedef struct Agent {
         Loop *loop;
         Identity identity;
         ProcessTable *processes;
-        int layer_fd;  /* O_PATH of the writable layer's mount, for a clean end; -EBADF: none */
         bool poweroff; /* asked for; happens once the answer is on its way */
 } Agent;

@@ -96,7 +96,7 @@ static int load_module(const char *name) {
         return syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-/* /modules/order names the files, dependencies first; their memory is given back afterwards. */
+/* /modules/order names the files, dependencies first. */
 static int load_modules(void) {
         _cleanup_free_ char *order = NULL;
         _cleanup_strv_ char **names = NULL;
@@ -115,7 +115,6 @@ static int load_modules(void) {
                         return log_error_errno(r, "Failed to load module '%s': %m", *name);
         }
 
-        (void) remove_tree_at(AT_FDCWD, MODULES_DIR);
         return 0;
 }
 
@@ -228,7 +227,6 @@ static int switch_root(void) {
                         return log_error_errno(errno, "Failed to move %s: %m", early_mounts[i].target);
         }
 
-        (void) unlink("/init");
         if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
             chdir("/") < 0)
                 return log_error_errno(errno, "Failed to change the root: %m");
@@ -268,8 +266,8 @@ static void finish_system(void) {
                 log_warning_errno(r, "Failed to configure the network, ignoring: %m");
 }
 
-int boot_system(int *ret_layer_fd) {
-        _cleanup_close_ int layer_fd = -EBADF;
+int boot_system(BootRest *ret) {
+        _cleanup_close_ int layer_fd = -EBADF, initrd_fd = -EBADF;
         int r;
 
         r = load_modules();
@@ -283,13 +281,27 @@ int boot_system(int *ret_layer_fd) {
                 return r;
 
         layer_fd = open("/layer", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        initrd_fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         r = switch_root();
         if (r < 0)
                 return r;
 
         finish_system();
-        *ret_layer_fd = TAKE_FD(layer_fd);
+        *ret = (BootRest) { .layer_fd = TAKE_FD(layer_fd), .initrd_fd = TAKE_FD(initrd_fd) };
         return 0;
+}
+
+void boot_drop_initrd(BootRest *rest) {
+        int r;
+
+        if (rest->initrd_fd < 0)
+                return;
+
+        r = remove_tree_at(rest->initrd_fd, MODULES_DIR + 1);
+        if (r < 0)
+                log_warning_errno(r, "Failed to give back the memory of the initrd, ignoring: %m");
+        (void) unlinkat(rest->initrd_fd, "init", 0);
+        rest->initrd_fd = close_fd(rest->initrd_fd);
 }
 
 /* the end */
@@ -313,7 +325,7 @@ static bool all_ended(uint64_t wait_usec) {
         }
 }
 
-void boot_poweroff(int layer_fd) {
+void boot_poweroff(const BootRest *rest) {
         (void) kill(-1, SIGTERM);
         (void) kill(-1, SIGCONT);
         if (!all_ended(TERM_WAIT_USEC)) {
@@ -323,7 +335,7 @@ void boot_poweroff(int layer_fd) {
 
         sync();
         (void) mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL);
-        if (layer_fd >= 0 && fchdir(layer_fd) >= 0 &&
+        if (rest->layer_fd >= 0 && fchdir(rest->layer_fd) >= 0 &&
             mount(NULL, ".", NULL, MS_REMOUNT | MS_RDONLY, NULL) < 0)
                 log_debug_errno(errno, "Failed to make the layer read-only, ignoring: %m");
         (void) tcdrain(STDERR_FILENO);

@@ -17,10 +17,17 @@
 /* Opens /dev/console as stdout and stderr, /dev/null as stdin. First of all, as nothing else can be said
  * before. */
 void boot_console(void);
-/*
- * All of it, network included. ret_layer_fd: O_PATH of the layer's mount. -errno after the reason was
- * logged.
- */
-int boot_system(int *ret_layer_fd);
+/* What of the boot stays open. */
+typedef struct BootRest {
+        int layer_fd;  /* O_PATH of the layer's mount, for a clean end; -EBADF: none */
+        int initrd_fd; /* root of the initrd, of which nobody else knows any more; -EBADF: none */
+} BootRest;
+
+#define BOOT_REST_NULL ((BootRest) { .layer_fd = -EBADF, .initrd_fd = -EBADF })
+
+/* All of it, network included. -errno after the reason was logged. */
+int boot_system(BootRest *ret);
+/* Gives back the memory of the initrd; later, as the first request should not wait for it. */
+void boot_drop_initrd(BootRest *rest);
 /* Ends all processes, writes everything back and powers off. Returns only if the kernel refuses. */
-void boot_poweroff(int layer_fd);
+void boot_poweroff(const BootRest *rest);

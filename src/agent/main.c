@@ -13,11 +13,15 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 
+#define INITRD_DELAY_USEC (500 * USEC_PER_MSEC)
+
 typedef struct Main {
         Agent agent;
         Link *link;
         int signal_fd;
         LoopSource *signal_source;
+        BootRest boot;
+        LoopTimer initrd_timer;
 } Main;
 
 /* Before each wait: send, and once the answer to a poweroff is out, end. */
@@ -38,6 +42,12 @@ static void on_signal(uint32_t events, void *userdata) {
                         process_table_reap(m->agent.processes);
                 else
                         m->agent.poweroff = true; /* what root in the guest says to an init */
+}
+
+static void on_initrd(void *userdata) {
+        Main *m = userdata;
+
+        boot_drop_initrd(&m->boot);
 }
 
 static int main_init(Main *m, int port_fd, bool detached) {
@@ -71,6 +81,7 @@ static int main_init(Main *m, int port_fd, bool detached) {
                 return r;
 
         loop_set_prepare(m->agent.loop, on_prepare, m);
+        loop_timer_start(m->agent.loop, &m->initrd_timer, INITRD_DELAY_USEC, on_initrd, m);
         return 0;
 }
 
@@ -79,6 +90,7 @@ static void main_done(Main *m) {
         m->agent.processes = process_table_free(m->agent.processes);
         m->signal_source = loop_source_free(m->signal_source);
         m->signal_fd = close_fd(m->signal_fd);
+        loop_timer_stop(&m->initrd_timer);
         m->agent.loop = loop_free(m->agent.loop);
         identity_done(&m->agent.identity);
 }
@@ -103,7 +115,7 @@ static _Noreturn void run_guest(Main *m) {
 
         boot_console();
         log_open("wrenn-agent");
-        r = boot_system(&m->agent.layer_fd);
+        r = boot_system(&m->boot);
         if (r >= 0) {
                 port_fd = link_open_port();
                 r = port_fd < 0 ? log_error_errno(port_fd, "Failed to open the control port: %m")
@@ -112,7 +124,7 @@ static _Noreturn void run_guest(Main *m) {
         if (r < 0)
                 log_error("The guest cannot go on, powering off.");
 
-        boot_poweroff(m->agent.layer_fd);
+        boot_poweroff(&m->boot);
         for (;;)
                 (void) pause();
 }
@@ -143,7 +155,7 @@ static int run_detached(Main *m, int argc, char *argv[]) {
 }
 
 int main(int argc, char *argv[]) {
-        Main m = { .agent = { .layer_fd = -EBADF }, .signal_fd = -EBADF };
+        Main m = { .signal_fd = -EBADF, .boot = BOOT_REST_NULL };
 
         if (getpid() == 1)
                 run_guest(&m);

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "agent/users.h"
 #include "basic/fd.h"
@@ -178,6 +179,12 @@ void user_cache_done(UserCache *c) {
         *c = (UserCache) {};
 }
 
+static bool is_settled(const struct timespec *changed) {
+        struct timespec now;
+
+        return clock_gettime(CLOCK_REALTIME, &now) >= 0 && changed->tv_sec + 1 < now.tv_sec;
+}
+
 int user_find(UserCache *c, const char *name, const User **ret, Fault *reterr) {
         static const char *const files[] = { "/etc/passwd", "/etc/group" };
         UserCache fresh = {};
@@ -203,7 +210,10 @@ int user_find(UserCache *c, const char *name, const User **ret, Fault *reterr) {
 
                 user_cache_done(c);
                 *c = fresh;
-                c->name = strdup(name); /* without it the next request looks again */
+                /* Without a name the next request looks again: a file just written may be written again
+                 * within its time stamp. */
+                if (is_settled(&c->changed[0]) && is_settled(&c->changed[1]))
+                        c->name = strdup(name);
         }
 
         *ret = &c->user;
