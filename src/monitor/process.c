@@ -256,22 +256,29 @@ static int on_stdin(sd_event_source *s, int fd, uint32_t revents, void *userdata
 
 /* Frames of the agent */
 
+/* The agent's words for the way a process ended, and ours. */
+static const struct {
+        const char *agent, *ours;
+} end_reasons[] = {
+        { "exited", "exit" },   { "exit", "exit" },       { "signaled", "signal" },
+        { "signal", "signal" }, { "timeout", "timeout" }, { "lost", "lost" },
+};
+
 static void set_end(GuestProcess *g, json_t *frame) {
-        static const char *const reasons[] = { "exit", "signal", "timeout", "lost" };
         const char *reason = json_string_value(json_object_get(frame, "reason"));
 
         g->end = (GuestProcessEnd) {
                 .exit_code = json_integer_value(json_object_get(frame, "exit_code")),
                 .signal = json_integer_value(json_object_get(frame, "signal")),
-                .reason = "exit",
         };
         if (g->end.exit_code < -1 || g->end.exit_code > 255)
                 g->end.exit_code = -1;
         if (g->end.signal < 0 || g->end.signal > 64)
                 g->end.signal = 0;
-        for (size_t i = 0; reason && i < ELEMENTSOF(reasons); i++)
-                if (streq(reasons[i], reason))
-                        g->end.reason = reasons[i];
+        g->end.reason = g->end.signal > 0 ? "signal" : "exit";
+        for (size_t i = 0; reason && i < ELEMENTSOF(end_reasons); i++)
+                if (streq(end_reasons[i].agent, reason))
+                        g->end.reason = end_reasons[i].ours;
         g->exit_seen = true;
 }
 

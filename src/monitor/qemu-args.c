@@ -30,14 +30,18 @@ char* qemu_kernel_line(const VmmConfig *c) {
         if (!is_tcg(c))
                 return strjoin(KERNEL_LINE_COMMON);
 
-        /* A guest with neither PIT nor PIC hangs calibrating its TSC in some boots unless it is told the
-         * rate. */
+        /*
+         * A guest with neither PIT nor PIC hangs calibrating its TSC in some boots unless it is told the
+         * rate. And unless it is told to trust the TSC it has no clock but jiffies: 4 ms steps, no high
+         * resolution timers, a tick in idle.
+         */
         if (c->tsc_khz > 0) {
                 tsc = asprintf_null(" tsc_early_khz=%" PRIu64, c->tsc_khz);
                 if (!tsc)
                         return NULL;
         }
-        return strjoin(KERNEL_LINE_COMMON " no_timer_check mitigations=off nokaslr", strempty(tsc));
+        return strjoin(KERNEL_LINE_COMMON " no_timer_check mitigations=off nokaslr tsc=reliable",
+                       strempty(tsc));
 }
 
 static int add(char ***v, const char *option, const char *value) {

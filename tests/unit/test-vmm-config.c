@@ -103,7 +103,7 @@ TEST(qemu_line_emulated) {
                     " -object main-loop,id=loop,thread-pool-max=4 -kernel /kernel -initrd /initrd"
                     " -append console=ttyS0 quiet loglevel=0 panic=-1 reboot=t 8250.nr_uarts=1 random.trust_cpu=on"
                     " cryptomgr.notests rcupdate.rcu_expedited=1 no_timer_check"
-                    " mitigations=off nokaslr tsc_early_khz=2445000"
+                    " mitigations=off nokaslr tsc=reliable tsc_early_khz=2445000"
                     " -chardev socket,id=qmp,fd=10 -chardev socket,id=console,fd=12 -chardev socket,id=agent,fd=11"
                     " -mon chardev=qmp,mode=control -serial chardev:console -device virtio-serial-device,max_ports=2"
                     " -device virtserialport,chardev=agent,nr=1,name=dev.wrenn.agent"
