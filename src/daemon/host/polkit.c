@@ -190,6 +190,8 @@ static int check_limits(Polkit *p, uid_t uid, Fault *reterr) {
         unsigned n_all = 0, n_uid = 0;
 
         for (const Query *q = p->queries; q; q = q->next) {
+                if (!q->slot)
+                        continue; /* answered, on its way */
                 n_all++;
                 if (uid != UID_UNKNOWN && q->uid == uid)
                         n_uid++;
