@@ -65,7 +65,7 @@ def main():
         stats.absolute("exec with an agent that answers at once", statistics.median(times), "ms", 1.0, "Python agent included")
         stats.absolute("wrenn-restd idle, resident", rss, "MiB", 12)
         stats.absolute("wrenn-restd idle, private", private, "MiB", 4)
-    return 1 if stats.FAILED else 0
+    return 1 if stats.failed() else 0
 
 
 if __name__ == "__main__":
