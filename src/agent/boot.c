@@ -257,7 +257,6 @@ static void finish_system(void) {
                 (void) symlink(dev_links[i][0], dev_links[i][1]);
         enable_controllers();
         (void) setrlimit(RLIMIT_NOFILE, &nofile);
-        (void) write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", "-1000", 5);
         /* ping(8) without privileges, as on a usual host. */
         (void) write_file_at(AT_FDCWD, "/proc/sys/net/ipv4/ping_group_range", "0 2147483647", 12);
 

@@ -10,9 +10,11 @@
 #include "agent/boot.h"
 #include "agent/link.h"
 #include "basic/fd.h"
+#include "basic/files.h"
 #include "basic/log.h"
 #include "basic/strings.h"
 
+#define OOM_SCORE_ADJ     "100" /* of processes of the API (api.md §6.2) */
 #define INITRD_DELAY_USEC (500 * USEC_PER_MSEC)
 
 typedef struct Main {
@@ -55,6 +57,9 @@ static int main_init(Main *m, int port_fd, bool detached) {
         sigset_t mask;
         int r;
 
+        /* For our children, who inherit it: none has to open a file for that. The kernel never chooses
+         * PID 1. */
+        (void) write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE_ADJ, strlen(OOM_SCORE_ADJ));
         (void) signal(SIGPIPE, SIG_IGN);
         (void) sigemptyset(&mask);
         for (size_t i = 0; i < ELEMENTSOF(signals); i++)

@@ -339,10 +339,6 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
         int r;
 
         cwd = spec_resolve_cwd(&p->spec, user->home);
-        /* a home that was not asked for need not exist */
-        if (cwd && isempty(p->spec.cwd) && access(cwd, F_OK) < 0)
-                (void) free_and_strdup(&cwd, "/");
-
         r = cwd ? spec_build_env(&p->spec, user, env_defaults, &env) : -ENOMEM;
         if (r >= 0)
                 r = spec_build_argv(&p->spec, cwd, &argv);
@@ -360,6 +356,7 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
                         .env = env,
                         .candidates = candidates,
                         .cwd = cwd,
+                        .any_cwd = isempty(p->spec.cwd),
                         .user = user,
                         .stdin_fd = fds[0],
                         .stdout_fd = fds[1],

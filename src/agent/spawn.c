@@ -13,7 +13,6 @@
 #include "basic/strings.h"
 
 #define SPAWN_STACK_BYTES (64 * KIB)
-#define SPAWN_OOM_SCORE   "100" /* of processes of the API: the kernel prefers them to the agent (-1000) */
 #define SPAWN_NOFILE_SOFT 1024U /* what select(2) users expect; the hard limit stays high */
 
 typedef enum SpawnStage {
@@ -43,17 +42,10 @@ static int child_stdio(const SpawnRequest *q) {
 
 static void child_limits(void) {
         struct rlimit nofile;
-        int fd;
 
         if (getrlimit(RLIMIT_NOFILE, &nofile) >= 0) {
                 nofile.rlim_cur = MIN((rlim_t) SPAWN_NOFILE_SOFT, nofile.rlim_max);
                 (void) setrlimit(RLIMIT_NOFILE, &nofile);
-        }
-
-        fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC | O_NOCTTY);
-        if (fd >= 0) {
-                (void) !write(fd, SPAWN_OOM_SCORE, strlen(SPAWN_OOM_SCORE));
-                (void) close(fd);
         }
 }
 
@@ -130,7 +122,7 @@ static int child_main(void *userdata) {
                 goto fail;
         }
 
-        if (chdir(q->cwd) < 0) {
+        if (chdir(q->cwd) < 0 && (!q->any_cwd || chdir("/") < 0)) {
                 r = -errno;
                 c->stage = SPAWN_STAGE_CWD;
                 goto fail;

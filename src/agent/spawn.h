@@ -16,6 +16,7 @@ typedef struct SpawnRequest {
         char *const *env;
         char *const *candidates; /* paths tried for argv[0], in order */
         const char *cwd;
+        bool any_cwd; /* nobody asked for cwd: "/" will do where it cannot be entered */
         const User *user;
         int stdin_fd, stdout_fd, stderr_fd; /* borrowed, all >= 3 */
 } SpawnRequest;
