@@ -12,6 +12,7 @@ import random
 import re
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -722,6 +723,25 @@ def connection_quota(r):
     r.wait(lambda: r.request("GET", "/health")[0] == 200, 2)
 
 
+@test()
+def connection_quota_of_one_address(r):
+    """In a network namespace of its own: loopback addresses have no such quota."""
+    if os.getuid() == 0:
+        script = "ip link set lo up && ip address add 10.9.9.9/32 dev lo && exec /usr/bin/python3 -B %s --from-one-address"
+        subprocess.run(["unshare", "-n", "sh", "-c", script % os.path.realpath(__file__)], check=True, timeout=60)
+
+
+def from_one_address():
+    with Restd(arguments=["--connections-per-peer=10"], address="10.9.9.9") as r:
+        held = [r.connect() for _ in range(10)]
+        time.sleep(0.2)
+        for _ in range(5):
+            expect(r.request("GET", "/health"), 503, "host_unavailable")
+        expect(r.request("GET", "/health", unix=True), 200)
+        held.pop().close()
+        r.wait(lambda: r.request("GET", "/health")[0] == 200, 2)
+
+
 @test(limit_nofile=256)
 def few_file_descriptors(r):
     held = []
@@ -829,6 +849,9 @@ def stops_gently(r):
 
 
 def main():
+    if sys.argv[1:] == ["--from-one-address"]:
+        from_one_address()
+        return 0
     chosen = [(f, o) for f, o in TESTS if not sys.argv[1:] or f.__name__ in sys.argv[1:]]
     print("1..%d" % len(chosen), flush=True)
     failed = 0

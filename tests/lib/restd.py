@@ -35,9 +35,9 @@ def find_binary():
 class Restd:
     """A with-block: bus, fake wrennd, wrenn-restd on a TCP and a Unix socket."""
 
-    def __init__(self, arguments=(), wrapper=(), daemon=True, limit_nofile=None, binary=None):
+    def __init__(self, arguments=(), wrapper=(), daemon=True, limit_nofile=None, binary=None, address="127.0.0.1"):
         self.binary, self.arguments, self.wrapper = binary or find_binary(), list(arguments), list(wrapper)
-        self.with_daemon, self.limit_nofile = daemon, limit_nofile
+        self.with_daemon, self.limit_nofile, self.address = daemon, limit_nofile, address
         self.processes = []
 
     def __enter__(self):
@@ -106,7 +106,7 @@ class Restd:
         return json.loads(self.control.Get(name))
 
     def listen(self):
-        self.tcp = socket.create_server(("127.0.0.1", 0), backlog=4096)
+        self.tcp = socket.create_server((self.address, 0), backlog=4096)
         self.port = self.tcp.getsockname()[1]
         self.unix = socket.socket(socket.AF_UNIX)
         self.unix.bind(self.dir + "/api.sock")
@@ -144,7 +144,7 @@ class Restd:
             s = socket.socket(socket.AF_UNIX)
             s.connect(self.dir + "/api.sock")
         else:
-            s = socket.create_connection(("127.0.0.1", self.port))
+            s = socket.create_connection((self.address, self.port))
         s.settimeout(20)
         return s
 
