@@ -62,6 +62,22 @@
 #define CONSOLE_RATE_BYTES_SEC (64 * KIB)
 #define CONSOLE_BURST_BYTES    (1 * MIB)
 
+/* monitor and launcher */
+#define AGENT_FAULTS_MAX    8U  /* broken sessions after which an agent is given up */
+#define AGENT_ENTROPY_BYTES 64U /* of each PUT /identity */
+#define AGENT_FEATURES_MAX  32U
+#define AGENT_TEXT_MAX      64U /* the agent's version, and each feature */
+#define CONSOLE_READERS_MAX 8U
+#define GUEST_PROCESSES_MAX 64U /* started by verb 'exec', at once */
+/* window of a data.sock client's stream: what a relay can be made to hold */
+#define RELAY_WINDOW_BYTES (128 * KIB)
+#define VMM_DISKS_MAX      8U
+#define VMM_PATH_LEN_MAX   1024U
+#define VMM_STDERR_BYTES   4096U /* tail kept for the error message */
+#define LAUNCH_FDS_MAX     32U   /* --keep-fd */
+#define LAUNCH_BINDS_MAX   512U  /* --bind, --bind-ro, --dev */
+#define LAUNCH_NOFILE      1024U /* RLIMIT_NOFILE in the jail */
+
 /* HTTP front end */
 #define HTTP_HEADER_BLOCK_MAX         (16 * KIB)
 #define HTTP_HEADERS_MAX              100U

@@ -10,11 +10,8 @@
 
 #include <sys/types.h>
 
+#include "basic/limits.h"
 #include "basic/macro.h"
-
-#define LAUNCH_FDS_MAX   32U   /* --keep-fd */
-#define LAUNCH_BINDS_MAX 512U  /* --bind, --bind-ro, --dev */
-#define LAUNCH_NOFILE    1024U /* RLIMIT_NOFILE in the jail */
 
 typedef struct Bind {
         const char *host; /* path on the host; symlinks are followed, it comes from wrennd */

@@ -503,15 +503,26 @@ static int on_waiting(sd_event_source *s, int fd, uint32_t revents, void *userda
         return 0;
 }
 
-/* First wait: it should have come up by now. Later ones: it may sit in the old session, a new one's first
- * bytes end that. */
+/*
+ * First wait: it should have come up by now. Later ones: it may still sit in the old session. These bytes
+ * break a session and make a waiting agent say so again (docs/PROTOCOLS.md §3).
+ */
 static int on_wait_timeout(sd_event_source *s, uint64_t usec, void *userdata) {
         AgentLink *l = userdata;
+        char knock[16];
 
-        if (l->n_faults > 0)
-                link_try_session(l);
-        else
+        if (l->n_faults == 0) {
                 tell_lost(l, "The guest's agent did not start in time.");
+                return 0;
+        }
+        if (++l->n_faults >= AGENT_FAULTS_MAX) {
+                link_die(l, "The agent broke too many sessions.");
+                return 0;
+        }
+        memset(knock, AGENT_READY_BYTE, sizeof(knock));
+        (void) send(l->fd, knock, sizeof(knock), MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void) event_timer(l->event, &l->timer, AGENT_RETRY_USEC, PRIORITY_VMM, on_wait_timeout, l,
+                           "agent-timeout");
         return 0;
 }
 

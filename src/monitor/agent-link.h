@@ -11,6 +11,7 @@
 #include <systemd/sd-event.h>
 
 #include "basic/fault.h"
+#include "basic/limits.h"
 #include "shared/h2.h"
 #include "shared/json-field.h"
 
@@ -18,10 +19,6 @@
 #define AGENT_IDENTITY_USEC (30 * USEC_PER_SEC)  /* for the answer to PUT /identity */
 #define AGENT_RETRY_USEC    (2 * USEC_PER_SEC)   /* from the loss of a session to a try without ready byte */
 #define AGENT_ENDED_USEC    (1 * USEC_PER_SEC)   /* from the end of the stream to saying so */
-#define AGENT_FAULTS_MAX    8U
-#define AGENT_ENTROPY_BYTES 64U
-#define AGENT_FEATURES_MAX  32U
-#define AGENT_TEXT_MAX      64U /* of its version and each feature */
 
 typedef struct AgentLink AgentLink;
 typedef struct AgentRequest AgentRequest;

@@ -10,9 +10,8 @@
 
 #include <systemd/sd-event.h>
 
+#include "basic/limits.h"
 #include "basic/macro.h"
-
-#define CONSOLE_READERS_MAX 8U
 
 typedef struct Console Console;
 

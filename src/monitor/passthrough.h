@@ -10,10 +10,8 @@
 
 #include <systemd/sd-event.h>
 
+#include "basic/limits.h"
 #include "monitor/agent-link.h"
-
-#define RELAY_WINDOW_BYTES \
-        (128U * 1024U) /* receive window of a client's stream: what one relay can be made to hold */
 
 typedef struct Passthrough Passthrough;
 

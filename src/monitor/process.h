@@ -8,9 +8,8 @@
 
 #include <systemd/sd-event.h>
 
+#include "basic/limits.h"
 #include "monitor/agent-link.h"
-
-#define GUEST_PROCESSES_MAX 64U /* at once, by this way */
 
 typedef struct GuestProcess GuestProcess;
 

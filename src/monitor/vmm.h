@@ -11,14 +11,12 @@
 #include <systemd/sd-event.h>
 
 #include "basic/fault.h"
+#include "basic/limits.h"
 #include "shared/json-field.h"
 #include "shared/protocol.h"
 
-#define VMM_DISKS_MAX    8U
-#define VMM_PATH_LEN_MAX 1024U
-#define VMM_STDERR_BYTES 4096U               /* tail kept for the error message */
-#define VMM_START_USEC   (30 * USEC_PER_SEC) /* from exec to the first answer of its control protocol */
-#define VMM_STATUS_LEN   32U
+#define VMM_START_USEC (30 * USEC_PER_SEC) /* from exec to the first answer of its control protocol */
+#define VMM_STATUS_LEN 32U
 
 typedef struct VmmOps VmmOps;
 

@@ -147,6 +147,11 @@ static void play(Stream *st, json_t *spec) {
                 return;
         }
 
+        if (streq(cmd, "stuck")) {
+                (void) !write(a->fd, "this is no frame of HTTP/2, is it? surely not.", 46);
+                return;
+        }
+
         (void) h2_stream_respond(st->h2, 200, NULL, 0, /* end= */ false);
         a->n_pids++;
         (void) snprintf(text, sizeof(text), "{\"pid\":%u,\"tag\":\"proc-%08x\"}", a->n_pids, a->n_pids);

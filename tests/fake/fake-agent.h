@@ -14,6 +14,7 @@
  *   reset       the stream is reset
  *   drop        the whole session is cut
  *   garbage     bytes that are no HTTP/2
+ *   stuck       the same, and it does not notice that the session is over
  *   lie         a frame type that does not exist
  *
  * Any other path answers 200 with the request's body; its method and path are in x-method and x-path.

@@ -2,6 +2,7 @@
 
 /* The limits that must fit each other. That each is enforced is tested where it is. */
 
+#include "basic/fault.h"
 #include "basic/limits.h"
 #include "tests/unit/test.h"
 
@@ -21,6 +22,13 @@ TEST(limits_fit_each_other) {
         ASSERT_TRUE(JSON_MESSAGE_MAX < JSON_QUEUE_MAX);
         ASSERT_TRUE(QMP_MESSAGE_MAX < JSON_QUEUE_MAX);
         ASSERT_TRUE(JSON_FDS_MAX <= 253); /* SCM_MAX_FD */
+
+        /* what one capsule's clients can make its monitor hold, and the descriptors they can make it open */
+        ASSERT_TRUE(RELAY_WINDOW_BYTES <= H2_QUEUE_BYTES_MAX);
+        ASSERT_TRUE(DATA_CLIENTS_MAX + CONTROL_CLIENTS_MAX + CONSOLE_READERS_MAX + 6 * GUEST_PROCESSES_MAX +
+                                    64 <
+                    LAUNCH_NOFILE);
+        ASSERT_TRUE(VMM_STDERR_BYTES >= FAULT_MESSAGE_MAX);
 
         ASSERT_TRUE(VCPUS_MIN <= VCPUS_MAX && MEMORY_BYTES_MIN < MEMORY_BYTES_MAX &&
                     DISK_BYTES_MIN < DISK_BYTES_MAX);

@@ -381,6 +381,22 @@ TEST(broken_agent_costs_one_session) {
         rig_done(&r);
 }
 
+TEST(agent_stuck_in_an_old_session_is_woken) {
+        Answer a = {};
+        H2Conn *c;
+        Rig r;
+
+        rig_init(&r, NULL);
+        RUN_UNTIL(&r, r.n_ready == 1);
+        c = add_client(&r);
+        request_process(c, "stuck", &a);
+        RUN_UNTIL(&r, r.n_lost == 1);
+        RUN_UNTIL(&r, r.n_ready == 2); /* after AGENT_RETRY_USEC */
+        ASSERT_EQ(fake_agent_n_identities(r.agent), 2);
+        h2_conn_free(c);
+        rig_done(&r);
+}
+
 TEST(broken_client_costs_its_connection) {
         Answer a = {};
         H2Conn *c;
