@@ -60,10 +60,11 @@ static int child_user(const User *u) {
 }
 
 static void child_signals(void) {
-        struct sigaction ignore = { .sa_handler = SIG_DFL };
+        struct sigaction standard = { .sa_handler = SIG_DFL };
         sigset_t none;
 
-        (void) sigaction(SIGPIPE, &ignore, NULL);
+        for (int sig = 1; sig < SIGRTMIN; sig++)        /* fails for KILL and STOP, which cannot be ignored */
+                (void) sigaction(sig, &standard, NULL);
         (void) sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
