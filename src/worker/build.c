@@ -335,7 +335,9 @@ static int put_user(const Build *b, int root_fd, Fault *reterr) {
                 r = run_tool((char *[]) { (char *) "chroot", b->root, (char *) "useradd",
                                           (char *) "--create-home", (char *) "--shell", (char *) "/bin/bash",
                                           b->default_user, NULL },
-                             /* options= */ NULL, reterr);
+                             &(RunOptions) { .env = (char *[]) { (char *) "SOURCE_DATE_EPOCH=" BUILD_EPOCH,
+                                                                 NULL } },
+                             reterr);
                 if (r < 0)
                         return r;
                 sudoers = strjoin(b->default_user, " ALL=(ALL:ALL) NOPASSWD:ALL\n");

@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "lib"))
 from wrenntest import (BUS_NAME, BUS_PATH, bus_property, busctl, check, cleanup, ctl, equal, fresh_key, main,  # noqa: E402
-                       run, test, unit_property, wait_for)
+                       rest, run, test, unit_property, wait_for)
 
 TEMPLATES = "/var/lib/wrenn/templates"
 
@@ -205,6 +205,57 @@ def import_list_remove():
     r = busctl(BUS_PATH, "Manager", "RemoveTemplate", "st", "imported", "0", ok=False)
     check(r.returncode != 0 and "No template" in r.stderr, r.stderr)
     settled()
+
+
+def image_of(digest):
+    """Path of the image with that digest, told by its template.json."""
+    for d in directories():
+        with open(f"{TEMPLATES}/{d}/template.json", encoding="utf-8") as f:
+            if json.load(f)["digest"] == digest:
+                return f"{TEMPLATES}/{d}/rootfs.erofs"
+    raise AssertionError(f"no image {digest}")
+
+
+@test
+def imported_root_runs():
+    """a whole Debian imported as a tar boots; removed while in use it stays for its capsule and goes with it"""
+    check("minimal" in names(), "no template 'minimal' to take from")
+    image = image_of(bus_property(names()["minimal"][5], "Template", "Digest"))
+    cleanup(remove_template, "copy")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as tree:
+        run("fsck.erofs", f"--extract={tree}/root", image)
+        tar = subprocess.Popen(["tar", "-C", f"{tree}/root", "--zstd", "-cf", "-", "."], stdout=subprocess.PIPE)
+        code, text = import_tar("copy", tar.stdout)
+        tar.stdout.close()
+        equal(tar.wait(), 0, "tar")
+    equal(code, 0, text)
+    copy = image_of(bus_property(names()["copy"][5], "Template", "Digest"))
+
+    capsule = rest().create(template="copy")
+    equal(rest().exec(capsule["id"], "id", ["-un"])["stdout"], "root\n")
+    busctl(BUS_PATH, "Manager", "RemoveTemplate", "st", "copy", "0")
+    check("copy" not in names(), "still listed")
+    check(os.path.exists(copy), "its image went while a capsule uses it")
+    equal(rest().exec(capsule["id"], "git", ["--version"])["exit_code"], 0)
+    rest().expect(404, "POST", "/v1/capsules", {"template": "copy"})
+    rest().destroy(capsule["id"])
+    wait_for(lambda: not os.path.exists(copy), what="the end of the image with its last user")
+
+
+@test
+def only_administrators():
+    """others may look at templates and keys of nobody, and change nothing"""
+    def call(method, *arguments):
+        return run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "busctl", "call", BUS_NAME, BUS_PATH,
+                   f"{BUS_NAME}.Manager", method, *arguments, ok=False)
+
+    equal(call("ListTemplates", "s", "").returncode, 0, "ListTemplates")
+    for arguments in (("BuildTemplate", "sa{sv}", "minimal", "0"), ("RemoveTemplate", "st", "minimal", "0"),
+                      ("CreateKey", "sa{sv}", "x", "0"), ("ListKeys",), ("RevokeKey", "s", "key-x")):
+        r = call(*arguments)
+        check(r.returncode != 0 and ("denied" in r.stderr.lower() or "authentication" in r.stderr.lower()),
+              f"{arguments[0]}: {r.returncode} {r.stderr}")
+    check("minimal" in names(), "it was removed")
 
 
 @test
