@@ -14,6 +14,7 @@
 #include "shared/json-field.h"
 
 #define ERROR_BODY_MAX (16 * KIB)
+#define REFUSALS_MAX   8U
 
 typedef struct Channel Channel;
 
@@ -39,11 +40,13 @@ struct ProcessCall {
         ProcessCall *next, **link;
         const ProcessHandlers *handlers;
         void *userdata;
-        char *spec;
+        char *spec; /* kept until the agent answers: a refused stream is tried again */
+        size_t n_sent;
         H2Stream *stream;
         FrameDecoder decoder;
         char *error; /* body of an error answer */
         size_t n_error;
+        unsigned n_refused;
         bool waiting, exited, dispatching, dead, retried;
 };
 
@@ -164,6 +167,15 @@ static void call_data(ProcessCall *p, unsigned status, const void *data, size_t 
 
 /* The status is looked at when data or the end comes. */
 static void on_stream_headers(H2Stream *st, bool end, void *userdata) {
+        ProcessCall *p = h2_stream_userdata(st);
+        char *empty;
+
+        if (p && p->n_sent == strlen(p->spec)) {
+                p->spec[0] = '\0';
+                p->n_sent = 0;
+                empty = realloc(p->spec, 1);
+                p->spec = empty ?: p->spec;
+        }
 }
 
 static void on_stream_data(H2Stream *st, const void *data, size_t n, void *userdata) {
@@ -194,6 +206,31 @@ static void channel_defer(Channel *c) {
         (void) event_defer(c->table->event, &c->defer, PRIORITY_VMM, on_defer, c);
 }
 
+/*
+ * A refused stream was not looked at, which happens when more streams were opened than the peer takes before
+ * it said how many: the call waits again, in front of the others.
+ */
+static bool call_retry(ProcessCall *p) {
+        Channel *c = p->channel;
+
+        if (p->n_refused++ >= REFUSALS_MAX)
+                return false;
+
+        call_unlink(p);
+        p->channel = c;
+        p->waiting = true;
+        p->n_sent = 0;
+        p->link = &c->waiting;
+        p->next = c->waiting;
+        if (p->next)
+                p->next->link = &p->next;
+        else
+                c->waiting_end = &p->next;
+        c->waiting = p;
+        c->n_waiting++;
+        return true;
+}
+
 static void on_stream_close(H2Stream *st, uint32_t error, void *userdata) {
         Channel *c = userdata;
         ProcessCall *p = h2_stream_userdata(st);
@@ -202,7 +239,9 @@ static void on_stream_close(H2Stream *st, uint32_t error, void *userdata) {
                 p->stream = NULL;
         } else if (p) {
                 p->stream = NULL;
-                if (error == H2_REFUSED_STREAM)
+                if (error == H2_REFUSED_STREAM && call_retry(p))
+                        log_capsule(c->id, LOG_DEBUG, 0, "A stream was refused, trying again.");
+                else if (error == H2_REFUSED_STREAM)
                         call_fail(p, FAULT_NO_CAPACITY, "Too many commands run in this capsule.");
                 else
                         call_fail(p, FAULT_AGENT, "The connection to the capsule was lost.");
@@ -242,7 +281,8 @@ static Channel* channel_free(Channel *c) {
         if (!c)
                 return NULL;
 
-        (void) hashmap_remove(c->table->channels, c->id);
+        if (c->id && hashmap_get(c->table->channels, c->id) == c)
+                (void) hashmap_remove(c->table->channels, c->id);
         c->opening = bus_call_free(c->opening);
         c->conn = h2_conn_free(c->conn); /* fails what runs */
         channel_fail_waiting(c, FAULT_INVALID_STATE, "The capsule is not running any more.");
@@ -327,22 +367,17 @@ static int call_send_spec(ProcessCall *p) {
         size_t n = strlen(p->spec);
         ssize_t k;
 
-        k = h2_stream_write(p->stream, p->spec, n);
+        k = h2_stream_write(p->stream, p->spec + p->n_sent, n - p->n_sent);
         if (k < 0)
                 return (int) k;
-        if ((size_t) k == n) {
-                free(p->spec);
-                p->spec = NULL;
-                return h2_stream_end(p->stream);
-        }
-        memmove(p->spec, p->spec + k, n - (size_t) k + 1);
-        return 0;
+        p->n_sent += (size_t) k;
+        return p->n_sent == n ? h2_stream_end(p->stream) : 0;
 }
 
 static void on_stream_writable(H2Stream *st, void *userdata) {
         ProcessCall *p = h2_stream_userdata(st);
 
-        if (p && p->spec && call_send_spec(p) < 0) {
+        if (p && p->n_sent < strlen(p->spec) && call_send_spec(p) < 0) {
                 (void) h2_stream_reset(st, H2_CANCEL);
                 call_fail(p, FAULT_AGENT, "Failed to send the command to the capsule.");
         }

@@ -6,10 +6,12 @@ route, odd framing against h11 as the reference, slow clients, quotas, keys, los
     it-rest-wire.py [NAME…]     TAP output; names choose tests
 """
 import concurrent.futures
+import contextlib
 import json
 import os
 import random
 import re
+import resource
 import socket
 import struct
 import subprocess
@@ -742,6 +744,89 @@ def from_one_address():
         r.wait(lambda: r.request("GET", "/health")[0] == 200, 2)
 
 
+def clients(r, n, key=KEY):
+    """n connections at once, closed afterwards."""
+    stack = contextlib.ExitStack()
+    return stack, [stack.enter_context(Client(r, key=key)) for _ in range(n)]
+
+
+@test()
+def connection_quota_of_one_key(r):
+    secret = "wrn_" + "cd" * 16
+    r.control.AddKey(secret, "key-5", "default", "")
+    stack, held = clients(r, 256, secret)
+    with stack:
+        for c in held:
+            expect(c.request("GET", "/v1/capsules"), 200)
+        expect(r.request("GET", "/v1/capsules", key=secret), 429, "quota_exceeded")
+        expect(r.request("GET", "/v1/capsules"), 200)
+        expect(held[0].request("GET", "/v1/capsules"), 200)
+        held[1].socket.close()
+        r.wait(lambda: r.request("GET", "/v1/capsules", key=secret)[0] == 200, 2)
+
+
+@test()
+def execs_that_wait_for_a_stream_are_bounded(r):
+    secret = "wrn_" + "ef" * 16
+    r.control.AddKey(secret, "key-6", "default", "")
+    i = create(r)
+    run(r, i, "true")
+    r.set(agent_mode="silent")
+    stack, held = clients(r, 160)
+    with stack:
+        held += [stack.enter_context(Client(r, key=secret)) for _ in range(160)]
+        for c in held:      # 64 have a stream, 256 wait
+            c.send("POST", "/v1/capsules/%s/exec" % i, {"cmd": "true"})
+        time.sleep(1)
+        expect(run(r, i, "true"), 503, "host_unavailable")
+        expect(r.request("GET", "/v1/capsules/" + i), 200)
+    r.set(agent_mode="run")
+    r.wait(lambda: run(r, i, "echo on", timeout_sec=5)[0] == 200)
+
+
+@test()
+def refused_streams_are_tried_again(r):
+    i = create(r)
+    run(r, i, "true")
+    r.set(refusals=40)
+    with concurrent.futures.ThreadPoolExecutor(60) as pool:
+        equal(set(pool.map(lambda k: run(r, i, "echo %d" % k)[2]["stdout"] == "%d\n" % k, range(60))), {True})
+    r.set(refusals=100000)
+    expect(run(r, i, "true"), 503, "host_unavailable")
+    r.set(refusals=0)
+
+
+@test()
+def known_keys_are_bounded(r):
+    secrets = ["wrn_%032x" % k for k in range(1, 1030)]
+    for k, secret in enumerate(secrets):
+        r.control.AddKey(secret, "key-m%d" % k, "many", "")
+    before = r.get("n_auth")
+    for secret in secrets + secrets[-100:]:
+        expect(r.request("GET", "/v1/capsules", key=secret), 200)
+    equal(r.get("n_auth") - before, len(secrets))
+    expect(r.request("GET", "/v1/capsules", key=secrets[0]), 200)
+    equal(r.get("n_auth") - before, len(secrets) + 1)
+
+
+@test()
+def requests_that_wait_for_the_daemon_are_bounded(r):
+    r.control.Absent(True)
+    time.sleep(0.1)
+    stack, held = clients(r, 1024)
+    with stack:
+        for c in held:
+            c.send("GET", "/v1/capsules")
+        time.sleep(0.5)
+        begin = time.monotonic()
+        expect(r.request("GET", "/v1/capsules"), 503, "host_unavailable")
+        assert time.monotonic() - begin < 2
+        r.control.Absent(False)
+        statuses = [c.receive()[0] for c in held]
+    equal((statuses.count(200), set(statuses)), (256, {200, 429}))     # the quota of one key
+    r.wait(lambda: r.request("GET", "/v1/capsules")[0] == 200, 2)
+
+
 @test(limit_nofile=256)
 def few_file_descriptors(r):
     held = []
@@ -852,6 +937,8 @@ def main():
     if sys.argv[1:] == ["--from-one-address"]:
         from_one_address()
         return 0
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY and hard < 16384 else 16384, hard))
     chosen = [(f, o) for f, o in TESTS if not sys.argv[1:] or f.__name__ in sys.argv[1:]]
     print("1..%d" % len(chosen), flush=True)
     failed = 0
