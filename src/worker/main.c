@@ -6,6 +6,7 @@
  * request. Killing the process cancels the job.
  */
 
+#include <locale.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -129,6 +130,7 @@ int main(void) {
         Reporter reporter = {};
         int r;
 
+        (void) setlocale(LC_CTYPE, "C.UTF-8"); /* libarchive converts names of pax headers to it */
         log_open("wrenn-worker");
         r = read_request(&request, &fault);
         if (r >= 0)

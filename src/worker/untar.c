@@ -28,6 +28,20 @@ typedef struct Untar {
         Fault *fault;
 } Untar;
 
+/* Names in pax headers are UTF-8, others are bytes; the first call fails where the locale cannot show what
+ * the second one gives. */
+static const char* entry_name(struct archive_entry *e) {
+        return archive_entry_pathname(e) ?: archive_entry_pathname_utf8(e);
+}
+
+static const char* entry_hardlink(struct archive_entry *e) {
+        return archive_entry_hardlink(e) ?: archive_entry_hardlink_utf8(e);
+}
+
+static const char* entry_symlink(struct archive_entry *e) {
+        return archive_entry_symlink(e) ?: archive_entry_symlink_utf8(e);
+}
+
 static void archive_done(struct archive **a) {
         if (*a)
                 (void) archive_read_free(*a);
@@ -248,7 +262,7 @@ static int make_directory(Untar *u, int dir_fd, const char *base, const char *na
 }
 
 static int make_symlink(Untar *u, int dir_fd, const char *base, const char *name, struct archive_entry *e) {
-        const char *target = archive_entry_symlink(e);
+        const char *target = entry_symlink(e);
         int r;
 
         /* Where it points to matters in the guest only: nothing here follows it. */
@@ -319,7 +333,7 @@ static int set_root(Untar *u, struct archive_entry *e) {
 }
 
 static int unpack_entry(Untar *u, struct archive_entry *e) {
-        const char *name = archive_entry_pathname(e), *hardlink = archive_entry_hardlink(e), *clean, *base;
+        const char *name = entry_name(e), *hardlink = entry_hardlink(e), *clean, *base;
         _cleanup_free_ char *copy = NULL;
         _cleanup_close_ int dir_fd = -EBADF;
         mode_t type = archive_entry_filetype(e);

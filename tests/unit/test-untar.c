@@ -360,6 +360,35 @@ TEST(packed) {
         }
 }
 
+/* Names beyond ASCII, in both formats, in a process without a locale. */
+TEST(names) {
+        static const char *const formats[] = { "gnu", "posix" };
+
+        for (size_t i = 0; i < ELEMENTSOF(formats); i++) {
+                _cleanup_(fault_done) Fault fault = FAULT_NULL;
+                char command[512];
+                struct stat st;
+                UntarResult result;
+                FILE *f;
+                Place p;
+
+                place_make(&p);
+                (void) snprintf(command, sizeof(command),
+                                "mkdir %s/t && cd %s/t && echo x >F\u0151 && ln F\u0151 h\u00e4 && ln -s F\u0151 s\u00f6 && "
+                                "tar --format=%s -c F\u0151 h\u00e4 s\u00f6 && rm -r ../t",
+                                p.path, p.path, formats[i]);
+                f = popen(command, "re");
+                assert(f);
+                if (unpack_fd(&p, fileno(f), NULL, &result, &fault) < 0)
+                        fail_msg("%s: %s", formats[i], fault.message);
+                pclose(f);
+                ASSERT_EQ(fstatat(p.root_fd, "F\u0151", &st, 0), 0);
+                ASSERT_EQ(st.st_nlink, 2);
+                ASSERT_EQ(fstatat(p.root_fd, "s\u00f6", &st, 0), 0);
+                place_done(&p);
+        }
+}
+
 TEST(no_archive) {
         static const char *const texts[] = { "x", "hello, this is no archive at all", "PK\003\004",
                                              "\x1f\x8b\x08" };
