@@ -208,7 +208,7 @@ static void channel_defer(Channel *c) {
 
 /*
  * A refused stream was not looked at, which happens when more streams were opened than the peer takes before
- * it said how many: the call waits again, in front of the others.
+ * it said how many: the call waits again, in front of the others, until one of ours ends.
  */
 static bool call_retry(ProcessCall *p) {
         Channel *c = p->channel;
@@ -234,19 +234,19 @@ static bool call_retry(ProcessCall *p) {
 static void on_stream_close(H2Stream *st, uint32_t error, void *userdata) {
         Channel *c = userdata;
         ProcessCall *p = h2_stream_userdata(st);
+        bool again = false;
 
-        if (p && p->exited) {
+        if (p) {
                 p->stream = NULL;
-        } else if (p) {
-                p->stream = NULL;
-                if (error == H2_REFUSED_STREAM && call_retry(p))
-                        log_capsule(c->id, LOG_DEBUG, 0, "A stream was refused, trying again.");
-                else if (error == H2_REFUSED_STREAM)
+                again = !p->exited && error == H2_REFUSED_STREAM && call_retry(p);
+        }
+        if (p && !p->exited && !again) {
+                if (error == H2_REFUSED_STREAM)
                         call_fail(p, FAULT_NO_CAPACITY, "Too many commands run in this capsule.");
                 else
                         call_fail(p, FAULT_AGENT, "The connection to the capsule was lost.");
         }
-        if (c->waiting)
+        if (c->waiting && !(again && c->running))
                 channel_defer(c);
 }
 
