@@ -67,7 +67,7 @@ static void on_request_stop(Systemd *s, const char *unit, void *userdata) {
         if (!c)
                 return;
         log_capsule(c->id, LOG_INFO, 0, "Its scope is being stopped.");
-        if (capsule_destroy(c, END_USER, NULL, NULL, &fault) < 0)
+        if (capsule_poweroff(c, END_USER, &fault) < 0)
                 log_capsule(c->id, LOG_ERR, 0, "Failed to stop it: %s", fault.message);
 }
 

@@ -387,6 +387,35 @@ int capsule_destroy(Capsule *c, EndReason reason, CapsuleDone done, void *userda
         return 0;
 }
 
+/* The call floats on the link, which ends before the capsule does. */
+static void on_poweroff(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *fault,
+                        void *userdata) {
+        Capsule *c = userdata;
+
+        if (r < 0 && c->state == CAPSULE_RUNNING)
+                (void) capsule_destroy(c, c->end_wanted, NULL, NULL, NULL);
+}
+
+int capsule_poweroff(Capsule *c, EndReason reason, Fault *reterr) {
+        _cleanup_json_ json_t *body = NULL;
+        int r;
+
+        /* PID 1 kills what is left after the whole time */
+        body = json_pack("{s:I}", "timeout_usec",
+                         (json_int_t) (c->manager->config.stop_timeout_usec / 4 * 3));
+        if (c->state == CAPSULE_RUNNING && c->link && body) {
+                r = monitor_link_call(c->link, CONTROL_VERB_POWEROFF, body, NULL, 0,
+                                      MONITOR_CALL_TIMEOUT_USEC, on_poweroff, c, NULL);
+                if (r >= 0) {
+                        c->end_wanted = reason;
+                        return 0;
+                }
+        }
+
+        r = capsule_destroy(c, reason, NULL, NULL, reterr);
+        return r < 0 ? r : 0;
+}
+
 /* --- ends that nobody asked for -------------------------------------------------------------- */
 
 /* The monitor's last words. Its own end follows. */
@@ -413,7 +442,11 @@ void capsule_on_unexpected_end(Capsule *c) {
         if (c->end_told == END_NONE)
                 (void) capsule_read_exit(c);
         reason = c->end_told != END_NONE ? c->end_told : END_LOST;
-        log_capsule(c->id, LOG_WARNING, 0, "It ended unexpectedly (%s).", end_reason_to_string(reason));
+        if (c->end_wanted != END_NONE)
+                reason = c->end_wanted;
+        else
+                log_capsule(c->id, LOG_WARNING, 0, "It ended unexpectedly (%s).",
+                            end_reason_to_string(reason));
         if (capsule_stop_begin(c, reason, /* error= */ false) < 0)
                 log_capsule(c->id, LOG_ERR, ENOMEM, "Failed to clean up after it: %m");
 }

@@ -105,8 +105,9 @@ struct Capsule {
         CapsuleWaiter *create_waiters, *stop_waiters;
         int start_result; /* of a start that failed, for create_waiters once it is undone */
         Fault start_fault;
-        char *end_status;   /* the VMM's, as the monitor told it */
-        EndReason end_told; /* likewise */
+        char *end_status;     /* the VMM's, as the monitor told it */
+        EndReason end_told;   /* likewise */
+        EndReason end_wanted; /* asked for politely, not ended yet */
 };
 
 const char* capsule_state_to_string(CapsuleState s);
@@ -130,6 +131,12 @@ int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userda
  * done will not run.
  */
 int capsule_destroy(Capsule *c, EndReason reason, CapsuleDone done, void *userdata, Fault *reterr);
+
+/*
+ * Asks the guest to power off, and ends it the hard way when it has not within StopTimeoutSec=. One that
+ * does not run is destroyed at once. Errors as capsule_destroy().
+ */
+int capsule_poweroff(Capsule *c, EndReason reason, Fault *reterr);
 
 /* Marks activity of now. FAULT_INVALID_STATE unless running. */
 int capsule_ping(Capsule *c, Fault *reterr);

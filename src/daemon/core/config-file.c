@@ -207,7 +207,8 @@ int config_init(Config *c) {
                 .default_vcpus = 1,
                 .default_memory_bytes = 512 * MIB,
                 .default_disk_bytes = 5 * GIB,
-                .memory_overhead_bytes = 192 * MIB,
+                /* measured with TCG: 66 MiB, 32 of them translated code */
+                .memory_overhead_bytes = 96 * MIB,
                 .tasks_max = 128,
                 .stop_timeout_usec = 20 * USEC_PER_SEC,
                 .exec_max_usec = 24 * 3600 * USEC_PER_SEC,
