@@ -11,7 +11,10 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
+
+from . import kernel
 
 def directory(build):
     return os.environ.get("WRENN_TEST_CACHE") or os.path.join(build, "host-cache")
@@ -34,7 +37,9 @@ def usable(where, state_directory):
         return None
     seed = os.path.join(state_directory, "seed")
     with _locked(where, fcntl.LOCK_SH):
-        subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", saved, seed], check=True)
+        me = os.getpid()
+        subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", saved, seed], check=True,
+                       preexec_fn=lambda: kernel.die_with_parent(signal.SIGKILL, me))
     return seed
 
 

@@ -20,6 +20,7 @@ from . import cgroups, kernel, rootfs
 
 READY_TIMEOUT_SEC = 30
 BOOT_LOG_MAX = 256 * 1024
+REMOVE_TRIES = 40
 
 
 class HostError(Exception):
@@ -79,9 +80,10 @@ class State:
 class Supervisor:
     """Runs in a session of its own; pipe is the line to `up`, owner_pid the shell to outlive no longer (0: none)."""
 
-    def __init__(self, state, options, pipe, owner_pid):
+    def __init__(self, state, cgroup_name, pipe, owner_pid):
         self.state = state
-        self.options = options
+        self.cgroup_name = cgroup_name
+        self.options = {}               # told by `up` once the service is installed
         self.pipe = pipe
         self.owner_pid = owner_pid
         self.owner_pidfd = -1
@@ -98,9 +100,12 @@ class Supervisor:
     def start(self):
         self.lock_fd = os.open(self.state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.makedirs(os.path.join(self.state.directory, "data"), mode=0o700)
         if self.owner_pid:
             self.owner_pidfd = os.pidfd_open(self.owner_pid)
-        self.hierarchies = cgroups.hierarchies(self.options["cgroup_name"])
+        self.tell("here")
+        self.options = self._read_options()
+        self.hierarchies = cgroups.hierarchies(self.cgroup_name)
         self._save({"cgroups": [h.path for h in self.hierarchies]})
         cgroups.make(self.hierarchies)
         leader, go = self._spawn()
@@ -114,6 +119,16 @@ class Supervisor:
         self.listener.bind(self.state.control)
         self.listener.listen(8)
         self.tell("booted")
+
+    def _read_options(self):
+        """One line of JSON; `up` that goes away before it has said it ends us."""
+        data = b""
+        while not data.endswith(b"\n"):
+            chunk = os.read(self.pipe.fileno(), 65536)
+            if not chunk:
+                raise HostError("interrupted")
+            data += chunk
+        return json.loads(data)
 
     def _save(self, info):
         temporary = self.state.info + ".new"
@@ -336,12 +351,20 @@ class Supervisor:
             self.slirp.kill()
             self.slirp.wait()
         left = cgroups.remove(self.hierarchies)
-        shutil.rmtree(self.state.directory, ignore_errors=True)
+        # A killed `up` may have a helper that writes for a moment longer than we hear of it.
+        for _ in range(REMOVE_TRIES):
+            shutil.rmtree(self.state.directory, ignore_errors=True)
+            time.sleep(0.05)
+            if not os.path.exists(self.state.directory):
+                break
         return left + ([self.state.directory] if os.path.exists(self.state.directory) else [])
 
 
-def launch(state, options, owner_pid):
-    """Starts a supervisor. Returns the socket to it; lines "booted" and "failed …" come from there."""
+def launch(state, cgroup_name, owner_pid):
+    """
+    Starts a supervisor, which makes the state directory. Returns the socket to it. From there come the lines "here", and after
+    the options (one line of JSON) "booted"; or "failed …". "ready" sent there lets it live without `up`.
+    """
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child:
@@ -354,10 +377,8 @@ def launch(state, options, owner_pid):
         if os.fork():
             os._exit(0)
         null = os.open("/dev/null", os.O_RDWR)
-        log = os.open(os.path.join(state.directory, "supervisor.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(null, 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
         theirs_fd = os.dup2(theirs.fileno(), 3)
         theirs.detach()
         os.closerange(4, 1024)
@@ -365,13 +386,14 @@ def launch(state, options, owner_pid):
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)
         os.set_inheritable(theirs_fd, False)
-        _main(state, options, socket.socket(fileno=theirs_fd), owner_pid)
+        _main(state, cgroup_name, socket.socket(fileno=theirs_fd), owner_pid)
     finally:
         os._exit(1)
 
 
-def _main(state, options, pipe, owner_pid):
-    supervisor = Supervisor(state, options, pipe, owner_pid)
+def _main(state, cgroup_name, pipe, owner_pid):
+    os.makedirs(state.directory, mode=0o700, exist_ok=True)
+    supervisor = Supervisor(state, cgroup_name, pipe, owner_pid)
 
     def on_term(*_):
         raise HostError("terminated")
