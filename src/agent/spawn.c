@@ -63,7 +63,8 @@ static void child_signals(void) {
         struct sigaction standard = { .sa_handler = SIG_DFL };
         sigset_t none;
 
-        for (int sig = 1; sig < SIGRTMIN; sig++)        /* fails for KILL and STOP, which cannot be ignored */
+        /* fails for KILL and STOP, which cannot be ignored */
+        for (int sig = 1; sig < SIGRTMIN; sig++)
                 (void) sigaction(sig, &standard, NULL);
         (void) sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);

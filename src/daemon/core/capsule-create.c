@@ -175,7 +175,8 @@ static int prepare(Manager *m, CapsuleSpec *spec, Capsule **ret, Fault *reterr) 
         return 0;
 }
 
-/* What there may be too little of, before the answer of a caller who does not wait. Given back by the stop flow. */
+/* What there may be too little of, before the answer of a caller who does not wait. Given back by the stop
+ * flow. */
 static int claim(Capsule *c, Fault *reterr) {
         Manager *m = c->manager;
         int r;

@@ -36,12 +36,12 @@
 #define ENTROPY_BYTES          64U
 
 typedef enum StartStep {
-        START_IMAGE,     /* an empty disk of that size to copy */
-        START_FILES, /* run directory, sockets, pipe */
-        START_SCOPE,     /* launcher, and PID 1's scope around it; the disk meanwhile */
-        START_RELEASE,   /* the launcher goes on */
-        START_VMM,       /* the monitor starts the VMM */
-        START_READY,     /* the agent answered */
+        START_IMAGE,   /* an empty disk of that size to copy */
+        START_FILES,   /* run directory, sockets, pipe */
+        START_SCOPE,   /* launcher, and PID 1's scope around it; the disk meanwhile */
+        START_RELEASE, /* the launcher goes on */
+        START_VMM,     /* the monitor starts the VMM */
+        START_READY,   /* the agent answered */
         START_DONE,
 } StartStep;
 
