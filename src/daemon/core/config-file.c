@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include <ctype.h>
 #include <dirent.h>
 #include <sys/stat.h>
 
 #include "basic/fd.h"
 #include "basic/files.h"
+#include "basic/ini.h"
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
@@ -14,15 +14,6 @@
 
 #define CONFIG_FILE_MAX    (256 * KIB)
 #define CONFIG_DROP_IN_MAX 256U
-
-typedef struct ConfigKey ConfigKey;
-struct ConfigKey {
-        const char *section;
-        const char *name;
-        int (*parse)(const ConfigKey *k, const char *value, void *field);
-        size_t offset;
-        uint64_t min, max;
-};
 
 static const char *const backend_names[_BACKEND_MAX] = {
         [BACKEND_AUTO] = "auto",
@@ -61,7 +52,7 @@ Accelerator accelerator_from_string(const char *s) {
         return name_index(accelerator_names, _ACCELERATOR_MAX, s);
 }
 
-static int parse_backend(const ConfigKey *k, const char *value, void *field) {
+static int parse_backend(const IniKey *k, const char *value, void *field) {
         Backend b = backend_from_string(value);
 
         if (b < 0)
@@ -70,7 +61,7 @@ static int parse_backend(const ConfigKey *k, const char *value, void *field) {
         return 0;
 }
 
-static int parse_accelerator(const ConfigKey *k, const char *value, void *field) {
+static int parse_accelerator(const IniKey *k, const char *value, void *field) {
         Accelerator a = accelerator_from_string(value);
 
         if (a < 0)
@@ -79,38 +70,12 @@ static int parse_accelerator(const ConfigKey *k, const char *value, void *field)
         return 0;
 }
 
-static int parse_bool(const ConfigKey *k, const char *value, void *field) {
+static int parse_bool(const IniKey *k, const char *value, void *field) {
         int r = parse_boolean(value);
 
         if (r < 0)
                 return r;
         *(bool *) field = r;
-        return 0;
-}
-
-static int parse_count(const ConfigKey *k, const char *value, void *field) {
-        uint32_t v;
-        int r;
-
-        r = parse_u32(value, &v);
-        if (r < 0)
-                return r;
-        if (v < k->min || v > k->max)
-                return -ERANGE;
-        *(uint32_t *) field = v;
-        return 0;
-}
-
-static int parse_bytes(const ConfigKey *k, const char *value, void *field) {
-        uint64_t v;
-        int r;
-
-        r = parse_size(value, &v);
-        if (r < 0)
-                return r;
-        if (v < k->min || v > k->max)
-                return -ERANGE;
-        *(uint64_t *) field = v;
         return 0;
 }
 
@@ -123,18 +88,18 @@ static uint64_t memory_share(unsigned percent) {
 }
 
 /* "80%" of the machine's memory, or a size. */
-static int parse_budget(const ConfigKey *k, const char *value, void *field) {
+static int parse_budget(const IniKey *k, const char *value, void *field) {
         unsigned percent;
 
         if (!endswith(value, "%"))
-                return parse_bytes(k, value, field);
+                return ini_parse_size(k, value, field);
         if (parse_percent(value, &percent) < 0)
                 return -EINVAL;
         *(uint64_t *) field = memory_share(percent);
         return 0;
 }
 
-static int parse_time(const ConfigKey *k, const char *value, void *field) {
+static int parse_time(const IniKey *k, const char *value, void *field) {
         uint64_t v;
         int r;
 
@@ -147,16 +112,16 @@ static int parse_time(const ConfigKey *k, const char *value, void *field) {
         return 0;
 }
 
-static int parse_text(const ConfigKey *k, const char *value, void *field) {
+static int parse_text(const IniKey *k, const char *value, void *field) {
         return free_and_strdup(field, value);
 }
 
-static int parse_name(const ConfigKey *k, const char *value, void *field) {
+static int parse_name(const IniKey *k, const char *value, void *field) {
         return name_is_valid(value) ? free_and_strdup(field, value) : -EINVAL;
 }
 
 /* "FIRST-LAST"; the two ends are neighbours in the struct. */
-static int parse_uid_range(const ConfigKey *k, const char *value, void *field) {
+static int parse_uid_range(const IniKey *k, const char *value, void *field) {
         _cleanup_free_ char *first = NULL;
         const char *dash = strchr(value, '-');
         uint32_t a, b;
@@ -177,20 +142,21 @@ static int parse_uid_range(const ConfigKey *k, const char *value, void *field) {
 
 #define FIELD(f) offsetof(Config, f)
 
-static const ConfigKey config_keys[] = {
+static const IniKey config_keys[] = {
         { "Daemon", "Backend", parse_backend, FIELD(backend) },
         { "Daemon", "Accelerator", parse_accelerator, FIELD(accelerator) },
         { "Daemon", "AllowEmulation", parse_bool, FIELD(allow_emulation) },
-        { "Daemon", "MaxCapsules", parse_count, FIELD(capsules_max), 0, 65536 },
+        { "Daemon", "MaxCapsules", ini_parse_u32, FIELD(capsules_max), 0, 65536 },
         { "Daemon", "MemoryBudget", parse_budget, FIELD(memory_budget_bytes), MEMORY_BYTES_MIN, UINT64_MAX },
         { "Capsule", "DefaultTemplate", parse_name, FIELD(default_template) },
-        { "Capsule", "DefaultVCPUs", parse_count, FIELD(default_vcpus), VCPUS_MIN, VCPUS_MAX },
-        { "Capsule", "DefaultMemory", parse_bytes, FIELD(default_memory_bytes), MEMORY_BYTES_MIN,
+        { "Capsule", "DefaultVCPUs", ini_parse_u32, FIELD(default_vcpus), VCPUS_MIN, VCPUS_MAX },
+        { "Capsule", "DefaultMemory", ini_parse_size, FIELD(default_memory_bytes), MEMORY_BYTES_MIN,
           MEMORY_BYTES_MAX },
-        { "Capsule", "DefaultDisk", parse_bytes, FIELD(default_disk_bytes), DISK_BYTES_MIN, DISK_BYTES_MAX },
-        { "Capsule", "MemoryOverhead", parse_bytes, FIELD(memory_overhead_bytes), 16 * MIB, 16 * GIB },
-        { "Capsule", "TasksMax", parse_count, FIELD(tasks_max), 8, 65536 },
-        { "Capsule", "CPUWeight", parse_count, FIELD(cpu_weight), 1, 10000 },
+        { "Capsule", "DefaultDisk", ini_parse_size, FIELD(default_disk_bytes), DISK_BYTES_MIN,
+          DISK_BYTES_MAX },
+        { "Capsule", "MemoryOverhead", ini_parse_size, FIELD(memory_overhead_bytes), 16 * MIB, 16 * GIB },
+        { "Capsule", "TasksMax", ini_parse_u32, FIELD(tasks_max), 8, 65536 },
+        { "Capsule", "CPUWeight", ini_parse_u32, FIELD(cpu_weight), 1, 10000 },
         { "Capsule", "StopTimeoutSec", parse_time, FIELD(stop_timeout_usec), USEC_PER_SEC,
           3600 * USEC_PER_SEC },
         { "Capsule", "MaxExecSec", parse_time, FIELD(exec_max_usec), USEC_PER_SEC, USEC_INFINITY },
@@ -232,75 +198,34 @@ void config_done(Config *c) {
         *c = (Config) {};
 }
 
-/* Cuts blanks at both ends, in place. */
-static char* strip(char *s) {
-        char *end;
-
-        s += strspn(s, " \t\r");
-        end = s + strlen(s);
-        while (end > s && isspace((unsigned char) end[-1]))
-                end--;
-        *end = 0;
-        return s;
-}
-
-static int assign(Config *c, const char *section, const char *name, const char *value) {
-        for (size_t i = 0; i < ELEMENTSOF(config_keys); i++) {
-                const ConfigKey *k = config_keys + i;
-
-                if (streq(k->name, name) && streq(k->section, section))
-                        return *value ? k->parse(k, value, (char *) c + k->offset) : 0;
-        }
-
-        return -ENOENT;
-}
-
-/* 0 or 1: one line was ignored. */
-static int parse_line(Config *c, const char *name, unsigned n, char *line, const char **section) {
-        char *eq;
+/* 0 or 1: the line was ignored. */
+static int assign(Config *c, const char *name, const IniLine *line) {
+        const IniKey *k = ini_find(config_keys, ELEMENTSOF(config_keys), line, NULL);
         int r;
 
-        line = strip(line);
-        if (*line == 0 || *line == '#' || *line == ';')
-                return 0;
-
-        if (*line == '[' && endswith(line, "]")) {
-                line[strlen(line) - 1] = 0;
-                *section = line + 1;
-                return 0;
-        }
-
-        eq = strchr(line, '=');
-        if (!eq) {
-                log_warning("%s:%u: Missing '=', ignoring line.", name, n);
+        if (!k) {
+                log_warning("%s:%u: Unknown key '%s' in section [%s], ignoring.", name, line->number,
+                            line->name, line->section);
                 return 1;
         }
 
-        *eq = 0;
-        line = strip(line);
-        r = assign(c, *section, line, strip(eq + 1));
-        if (r == -ENOENT)
-                log_warning("%s:%u: Unknown key '%s' in section [%s], ignoring.", name, n, line, *section);
-        else if (r < 0)
-                log_warning("%s:%u: Cannot use value '%s' of %s=, ignoring: %s", name, n, strip(eq + 1),
-                            line, r == -ERANGE ? "out of range" : "not understood");
+        r = *line->value ? k->parse(k, line->value, (char *) c + k->offset) : 0;
+        if (r < 0)
+                log_warning("%s:%u: Cannot use value '%s' of %s=, ignoring: %s", name, line->number,
+                            line->value, line->name, r == -ERANGE ? "out of range" : "not understood");
         return r < 0;
 }
 
 int config_parse(Config *c, const char *name, char *text) {
-        const char *section = "";
-        unsigned n = 0;
-        int ignored = 0;
+        IniLine line = {};
+        int r, ignored = 0;
 
-        for (char *line = text; line;) {
-                char *next = strchr(line, '\n');
-
-                if (next)
-                        *next++ = 0;
-                ignored += parse_line(c, name, ++n, line, &section);
-                line = next;
-        }
-
+        while ((r = ini_next(&text, &line)) != 0)
+                if (r < 0) {
+                        log_warning("%s:%u: Missing '=', ignoring line.", name, line.number);
+                        ignored++;
+                } else
+                        ignored += assign(c, name, &line);
         return ignored;
 }
 

@@ -4,20 +4,10 @@
 
 #include "basic/fd.h"
 #include "basic/files.h"
+#include "basic/ini.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
 #include "daemon/core/template-file.h"
-
-typedef struct TemplateKey TemplateKey;
-struct TemplateKey {
-        const char *section;
-        const char *name;
-        int (*parse)(const TemplateKey *k, const char *value, void *field);
-        size_t offset;
-        uint64_t min, max;            /* numbers; lists: entries */
-        bool (*valid)(const char *s); /* texts and entries of lists */
-        const char *expected;
-};
 
 static bool text_is_valid(const char *s) {
         return strlen(s) <= TEMPLATE_TEXT_LEN_MAX && utf8_is_valid(s, strlen(s));
@@ -50,12 +40,12 @@ static bool env_is_valid(const char *s) {
         return eq && eq != s && strlen(s) <= ENV_ENTRY_LEN_MAX && utf8_is_valid(s, strlen(s));
 }
 
-static int parse_string(const TemplateKey *k, const char *value, void *field) {
+static int parse_string(const IniKey *k, const char *value, void *field) {
         return k->valid(value) ? free_and_strdup(field, value) : -EINVAL;
 }
 
 /* Words, added to those of earlier lines. */
-static int parse_list(const TemplateKey *k, const char *value, void *field) {
+static int parse_list(const IniKey *k, const char *value, void *field) {
         _cleanup_strv_ char **words = strv_split(value, " \t");
         char ***list = field;
         int r;
@@ -77,7 +67,7 @@ static int parse_list(const TemplateKey *k, const char *value, void *field) {
 }
 
 /* One "NAME=value" a line: values may have blanks. */
-static int parse_env(const TemplateKey *k, const char *value, void *field) {
+static int parse_env(const IniKey *k, const char *value, void *field) {
         char ***list = field;
 
         if (!k->valid(value))
@@ -87,35 +77,9 @@ static int parse_env(const TemplateKey *k, const char *value, void *field) {
         return strv_extend(list, value);
 }
 
-static int parse_count(const TemplateKey *k, const char *value, void *field) {
-        uint32_t v;
-        int r;
-
-        r = parse_u32(value, &v);
-        if (r < 0)
-                return r;
-        if (v < k->min || v > k->max)
-                return -ERANGE;
-        *(uint32_t *) field = v;
-        return 0;
-}
-
-static int parse_bytes(const TemplateKey *k, const char *value, void *field) {
-        uint64_t v;
-        int r;
-
-        r = parse_size(value, &v);
-        if (r < 0)
-                return r;
-        if (v < k->min || v > k->max)
-                return -ERANGE;
-        *(uint64_t *) field = v;
-        return 0;
-}
-
 #define FIELD(f) offsetof(TemplateFile, f)
 
-static const TemplateKey template_keys[] = {
+static const IniKey template_keys[] = {
         { "Template", "Description", parse_string, FIELD(description), .valid = text_is_valid,
           .expected = "text" },
         { "Packages", "Suite", parse_string, FIELD(suite), .valid = name_is_valid,
@@ -135,9 +99,9 @@ static const TemplateKey template_keys[] = {
         { "Capsule", "DefaultUser", parse_string, FIELD(default_user), .valid = user_is_valid,
           .expected = "a user name" },
         { "Capsule", "Environment", parse_env, FIELD(env), 0, ENV_MAX, env_is_valid, "NAME=value" },
-        { "Capsule", "DefaultVCPUs", parse_count, FIELD(default_vcpus), VCPUS_MIN, VCPUS_MAX, NULL,
+        { "Capsule", "DefaultVCPUs", ini_parse_u32, FIELD(default_vcpus), VCPUS_MIN, VCPUS_MAX, NULL,
           "a number from 1 to 32" },
-        { "Capsule", "DefaultMemory", parse_bytes, FIELD(default_memory_bytes), MEMORY_BYTES_MIN,
+        { "Capsule", "DefaultMemory", ini_parse_size, FIELD(default_memory_bytes), MEMORY_BYTES_MIN,
           MEMORY_BYTES_MAX, NULL, "a size from 128M to 256G" },
 };
 
@@ -155,81 +119,39 @@ void template_file_done(TemplateFile *f) {
         *f = (TemplateFile) {};
 }
 
-/* Cuts blanks at both ends, in place. */
-static char* strip(char *s) {
-        size_t n;
-
-        s += strspn(s, " \t\r");
-        for (n = strlen(s); n > 0 && strchr(" \t\r", s[n - 1]); n--)
-                ;
-        s[n] = '\0';
-        return s;
-}
-
-/* Where a line stands, for errors. */
-typedef struct Place {
-        const char *name;
-        unsigned line;
-        const char *section;
-} Place;
-
-static int assign(TemplateFile *f, const Place *at, const char *name, const char *value, Fault *reterr) {
-        bool section_known = false;
+static int assign(TemplateFile *f, const char *name, const IniLine *line, Fault *reterr) {
+        bool section_known;
+        const IniKey *k = ini_find(template_keys, ELEMENTSOF(template_keys), line, &section_known);
         int r;
 
-        for (size_t i = 0; i < ELEMENTSOF(template_keys); i++) {
-                const TemplateKey *k = template_keys + i;
-
-                if (!streq(k->section, at->section))
-                        continue;
-                section_known = true;
-                if (!streq(k->name, name))
-                        continue;
-                r = *value ? k->parse(k, value, (char *) f + k->offset) : 0;
-                if (r == -ENOMEM)
-                        return fault_set_errno(reterr, r, "Failed to read '%s'", at->name);
-                if (r < 0)
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: %s: expected %s%s.", at->name,
-                                         at->line, name, k->expected,
-                                         r == -ERANGE && k->parse == parse_list ? ", not that many" : "");
-                return 0;
-        }
-
         if (!section_known)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: There is no section [%.64s].", at->name,
-                                 at->line, at->section);
-        return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: There is no key %.64s= in section [%s].",
-                         at->name, at->line, name, at->section);
-}
+                return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: There is no section [%.64s].", name,
+                                 line->number, line->section);
+        if (!k)
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "%s:%u: There is no key %.64s= in section [%s].", name, line->number,
+                                 line->name, line->section);
 
-static int parse_line(TemplateFile *f, Place *at, char *line, Fault *reterr) {
-        char *eq;
-
-        line = strip(line);
-        if (*line == '\0' || *line == '#' || *line == ';')
-                return 0;
-        if (*line == '[' && endswith(line, "]")) {
-                line[strlen(line) - 1] = '\0';
-                at->section = line + 1;
-                return 0;
-        }
-
-        eq = strchr(line, '=');
-        if (!eq)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: expected NAME=VALUE or [SECTION].",
-                                 at->name, at->line);
-        *eq = '\0';
-        return assign(f, at, strip(line), strip(eq + 1), reterr);
+        r = *line->value ? k->parse(k, line->value, (char *) f + k->offset) : 0;
+        if (r == -ENOMEM)
+                return fault_set_errno(reterr, r, "Failed to read '%s'", name);
+        if (r < 0)
+                return fault_set(reterr, FAULT_INVALID_ARGS, "%s:%u: %s: expected %s%s.", name, line->number,
+                                 line->name, k->expected,
+                                 r == -ERANGE && k->parse == parse_list ? ", not that many" : "");
+        return 0;
 }
 
 int template_file_parse(const char *name, char *text, TemplateFile *ret, Fault *reterr) {
         _cleanup_(template_file_done) TemplateFile f = {};
-        Place at = { .name = name, .section = "" };
+        IniLine line = {};
         int r;
 
-        for (char *line; (line = strsep(&text, "\n"));) {
-                at.line++;
-                r = parse_line(&f, &at, line, reterr);
+        while ((r = ini_next(&text, &line)) != 0) {
+                if (r < 0)
+                        return fault_set(reterr, FAULT_INVALID_ARGS,
+                                         "%s:%u: expected NAME=VALUE or [SECTION].", name, line.number);
+                r = assign(&f, name, &line, reterr);
                 if (r < 0)
                         return r;
         }
