@@ -209,7 +209,8 @@ void manager_set_events(Manager *m, const ManagerEvents *events, void *userdata)
 
 int manager_reload(Manager *m, Fault *reterr) {
         Config config;
-        static const char *const properties[] = { "Backends", "Isolation", "MemoryBudget", "DefaultTemplate", "Limits", NULL };
+        static const char *const properties[] = { "Backends",        "Isolation", "MemoryBudget",
+                                                  "DefaultTemplate", "Limits",    NULL };
         int r;
 
         r = config_load(NULL, &config, reterr);
