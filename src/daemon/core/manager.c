@@ -2,6 +2,7 @@
 
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <systemd/sd-daemon.h>
 
 #include "basic/fd.h"
 #include "basic/files.h"
@@ -197,6 +198,7 @@ Manager* manager_free(Manager *m) {
         free(m->run_dir);
         free(m->cache_dir);
         free(m->lib_dir);
+        event_source_free(m->status_source);
         sd_event_unref(m->event);
         free(m);
         return NULL;
@@ -225,9 +227,22 @@ int manager_reload(Manager *m, Fault *reterr) {
         return 0;
 }
 
+/* For systemctl status; not at once, but when the loop has nothing better to do. */
+static int on_status(sd_event_source *source, void *userdata) {
+        char reserved[FORMAT_SIZE_LEN], budget[FORMAT_SIZE_LEN];
+        Manager *m = userdata;
+
+        (void) sd_notifyf(/* unset_environment= */ false,
+                          "STATUS=%u capsules, %u running; %s of %s reserved", m->n_capsules, m->n_running,
+                          format_size(reserved, m->memory_reserved),
+                          format_size(budget, m->config.memory_budget_bytes));
+        return 0;
+}
+
 void manager_changed(Manager *m) {
         static const char *const properties[] = { "NCapsules", "NRunning", "VCPUsReserved", "MemoryReserved",
                                                   NULL };
 
         manager_event(m, manager_changed, m, properties);
+        (void) event_defer(m->event, &m->status_source, PRIORITY_GC, on_status, m);
 }

@@ -84,7 +84,7 @@ struct Manager {
         VmmProbe *vmm; /* which accelerators and programs are usable */
         Trash *trash;
         Adoption *adoption; /* while starting up */
-        sd_event_source *sweep_timer;
+        sd_event_source *sweep_timer, *status_source;
 
         /* sums over living capsules */
         uint32_t n_capsules, n_running, vcpus_reserved;
