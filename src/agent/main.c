@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/signalfd.h>
@@ -161,6 +162,12 @@ static int run_detached(Main *m, int argc, char *argv[]) {
 
 int main(int argc, char *argv[]) {
         Main m = { .signal_fd = -EBADF, .boot = BOOT_REST_NULL };
+
+        /* The heap stays: buffers come and go with every process, and under emulation each page fault shows.
+         */
+        (void) mallopt(M_TRIM_THRESHOLD, 4 * MIB);
+        (void) mallopt(M_MMAP_THRESHOLD, 1 * MIB);
+        (void) mallopt(M_TOP_PAD, 256 * KIB);
 
         if (getpid() == 1)
                 run_guest(&m);

@@ -211,7 +211,8 @@ int main(int argc, char *argv[]) {
 
         log_open("wrenn-restd");
         (void) mallopt(M_ARENA_MAX, 1);
-        (void) mallopt(M_TRIM_THRESHOLD, 128 * 1024);
+        /* above a session's output buffer, which comes and goes with every exec */
+        (void) mallopt(M_TRIM_THRESHOLD, 256 * 1024);
 
         r = parse_arguments(argc, argv);
         if (r > 0)
