@@ -280,10 +280,10 @@ def make_root(directory):
 
 
 class Files:
-    """Kernel, initrd and root file system for Guest; made once below cache."""
+    """Kernel, initrd and root file system for Guest; made once below the build directory."""
 
-    def __init__(self, build, cache=None):
-        self.cache = cache or os.environ.get("WRENN_GUEST_CACHE", "/var/tmp/wrenn-guest-cache")
+    def __init__(self, build):
+        self.cache = os.path.join(build, "guest-cache")
         os.makedirs(self.cache, mode=0o700, exist_ok=True)
         request = {
             "job": "prepare-kernel",
