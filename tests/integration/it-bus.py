@@ -30,6 +30,7 @@ def create_look_ping_exec_and_destroy():
     equal([(e[0], e[2], e[3], e[4]) for e in listed if e[0] == capsule], [(capsule, "running", "minimal", path)])
     equal(bus_property(path, "Capsule", "Unit"), f"wrenn-{capsule}.scope")
     equal(bus_property(path, "Capsule", "State"), "running")
+    equal(bus_property(path, "Capsule", "TerminationReason"), "")
     equal(bus_property(path, "Capsule", "MemoryBytes"), 256 << 20)
     check(bus_property(path, "Capsule", "Isolation") in ("hardware", "emulated"), "Isolation")
     busctl(BUS_PATH, "Manager", "PingCapsule", "sa{sv}", capsule, 0)

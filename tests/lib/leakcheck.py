@@ -131,7 +131,8 @@ def take():
         "network namespaces": _net_namespaces(),
         "links": [_blank(line.split(":")[1].strip()) for line in _run("ip", "-o", "link").splitlines()],
         "addresses": _lines("ip", "-o", "-4", "addr"),
-        "routes": _lines("ip", "route", "show", "table", "all"),
+        # the host's own link-local addresses come when duplicate address detection ends, some time after the boot
+        "routes": [r for r in _lines("ip", "route", "show", "table", "all") if not r.startswith("local fe")],
         "nft ruleset": _lines("nft", "-s", "list", "ruleset"),
         "mounts": _mounts(),
         "loop devices": _lines("losetup", "-l", "-n", "-O", "NAME"),
