@@ -45,7 +45,8 @@
 #define CALLS_MAX           256U      /* unanswered calls on one control connection */
 #define CONTROL_CLIENTS_MAX 4U
 #define DATA_CLIENTS_MAX    64U
-#define H2_STREAMS_MAX      64U        /* concurrent streams to one agent */
+/* concurrent streams to one agent: WebSockets, requests, D-Bus callers */
+#define H2_STREAMS_MAX      128U
 #define H2_HEADER_BYTES_MAX (16 * KIB) /* one header block, decoded */
 /* receive window of a stream; of a connection: 16 times that */
 #define H2_WINDOW_BYTES    (256 * KIB)
@@ -111,6 +112,29 @@
 #define BUS_CALL_USEC (25 * USEC_PER_SEC)
 /* a create that takes longer is answered "starting" */
 #define CREATE_ANSWER_USEC (4 * USEC_PER_SEC)
+
+/* WebSockets (RFC 6455) */
+#define WS_MESSAGE_MAX        (1 * MIB)   /* one message, and one frame */
+#define WS_FRAGMENTS_MAX      64U         /* of one message */
+#define WS_QUEUE_BYTES_MAX    (256 * KIB) /* unsent, beyond which the producer waits */
+#define WS_PER_CAPSULE_MAX    32U
+#define WS_FIRST_MESSAGE_USEC (30 * USEC_PER_SEC) /* for "start" or "connect" */
+#define WS_CLOSE_USEC         (5 * USEC_PER_SEC)  /* for the peer's Close */
+#define PTY_COLS_MAX          4096U
+#define PTY_ROWS_MAX          4096U
+#define PTY_PING_USEC         (25 * USEC_PER_SEC)   /* the JSON message; api.md §2.16 wants one each 30 s */
+#define PTY_UNDECIDED_USEC    (250 * USEC_PER_MSEC) /* output is held back for the dialect */
+#define PTY_REMEMBERED_USEC   (50 * USEC_PER_MSEC)  /* the same when the key has one */
+#define PTY_UNDECIDED_BYTES   (64 * KIB)
+
+/* files of the guest */
+#define FILE_PATH_LEN_MAX      4096U       /* PATH_MAX */
+#define FILE_WRITE_BODY_MAX    (100 * MIB) /* multipart body of files/write; streams have no limit */
+#define FILE_DEPTH_MAX         64U         /* of a listing */
+#define FILE_ENTRIES_MAX       262144U     /* of one listing */
+#define MULTIPART_BOUNDARY_MAX 70U         /* RFC 2046 §5.1.1 */
+#define MULTIPART_HEADERS_MAX  (8 * KIB)   /* of one part */
+#define MULTIPART_PARTS_MAX    16U
 
 /* D-Bus */
 #define BUS_PENDING_PER_UID_MAX 32U
