@@ -150,6 +150,7 @@ def a_stranger_may_look_but_not_touch():
                ("Manager", BUS_PATH, ("CreateKey", "sa{sv}", "mine", "0")),
                ("Manager", BUS_PATH, ("ListKeys",)),
                ("Manager", BUS_PATH, ("AuthenticateKey", "ay", "0")),
+               ("Manager", BUS_PATH, ("NoteKey", "sa{sv}", "key-x", "0")),
                ("Manager", BUS_PATH, ("BuildTemplate", "sa{sv}", "minimal", "0")),
                ("Manager", BUS_PATH, ("RemoveTemplate", "st", "minimal", "0")),
                ("Capsule", path, ("OpenChannel", "a{sv}", "0")),

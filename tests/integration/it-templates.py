@@ -348,6 +348,16 @@ def keys():
     check(secret not in run("journalctl", "--no-pager", "-q").stdout, "the journal knows the secret")
     check(run("grep", "-rqaF", secret[10:], "/var/lib/wrenn/wrenn.db", "/var/lib/wrenn/wrenn.db-wal", ok=False).returncode != 0,
           "the database knows the secret")
+    noted = {"PtyFraming": ""}
+    for framing in ("json", "binary", "json"):
+        options = json.loads(authenticate().stdout)["data"][2]
+        equal((options["PtyFraming"]["data"], options["DefaultPtyFraming"]["data"]), (noted["PtyFraming"], "binary"))
+        busctl(BUS_PATH, "Manager", "NoteKey", "sa{sv}", key_id, "1", "PtyFraming", "s", framing)
+        noted = {"PtyFraming": framing}
+    run("systemctl", "restart", "wrennd.service")
+    equal(json.loads(authenticate().stdout)["data"][2]["PtyFraming"]["data"], "json", "after a restart")
+    r = busctl(BUS_PATH, "Manager", "NoteKey", "sa{sv}", key_id, "1", "PtyFraming", "s", "utf-9", ok=False)
+    check("expected 'json' or 'binary'" in r.stderr, r.stderr)
     busctl(BUS_PATH, "Manager", "RevokeKey", "s", key_id)
     check("No such key" in authenticate().stderr, "a revoked key is still good")
     r = run("setpriv", "--reuid=65534", "--clear-groups", "busctl", "call", BUS_NAME, BUS_PATH, f"{BUS_NAME}.Manager", "AuthenticateKey",

@@ -29,6 +29,10 @@ TEST(names) {
                 ASSERT_EQ(backend_from_string(backend_to_string(b)), b);
         for (Accelerator a = 0; a < _ACCELERATOR_MAX; a++)
                 ASSERT_EQ(accelerator_from_string(accelerator_to_string(a)), a);
+        for (PtyFraming f = 0; f < _PTY_FRAMING_MAX; f++)
+                ASSERT_EQ(pty_framing_from_string(pty_framing_to_string(f)), f);
+        ASSERT_STREQ(pty_framing_to_string(_PTY_FRAMING_INVALID), "");
+        ASSERT_EQ(pty_framing_from_string(""), _PTY_FRAMING_INVALID);
         ASSERT_EQ(backend_from_string("xen"), _BACKEND_INVALID);
         ASSERT_EQ(accelerator_from_string(""), _ACCELERATOR_INVALID);
 }
@@ -49,7 +53,9 @@ TEST(keys) {
                       "CPUWeight=\n"
                       "UIDRange=2000-3000\n"
                       "[Network]\n"
-                      "AddressPool4=10.99.0.0/16";
+                      "AddressPool4=10.99.0.0/16\n"
+                      "[API]\n"
+                      "PtyFraming=json";
         _cleanup_(config_done) Config c = {};
 
         ASSERT_EQ(config_init(&c), 0);
@@ -65,6 +71,7 @@ TEST(keys) {
         ASSERT_EQ(c.uid_first, 2000);
         ASSERT_EQ(c.uid_last, 3000);
         ASSERT_TRUE(streq(c.address_pool4, "10.99.0.0/16"));
+        ASSERT_EQ(c.pty_framing, PTY_FRAMING_JSON);
 }
 
 TEST(bad_lines_change_nothing) {

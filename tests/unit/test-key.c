@@ -7,10 +7,12 @@
 #include "basic/sha256.h"
 #include "basic/strings.h"
 #include "daemon/core/key.h"
+#include "daemon/core/template.h"
 #include "tests/unit/test.h"
 
 typedef struct World {
         char path[64];
+        Template template; /* the one there is, of team red */
         Manager m;
         char revoked[128];
 } World;
@@ -29,9 +31,15 @@ static void world_open(World *w) {
 
         path = strjoin(w->path, "/db");
         w->m = (Manager) {
-                .keys = hashmap_new(), .keys_by_hash = hashmap_new(), .events = &events, .events_userdata = w
+                .keys = hashmap_new(),
+                .keys_by_hash = hashmap_new(),
+                .templates = hashmap_new(),
+                .events = &events,
+                .events_userdata = w,
         };
-        assert(w->m.keys && w->m.keys_by_hash);
+        assert(w->m.keys && w->m.keys_by_hash && w->m.templates);
+        w->template = (Template) { .name = (char *) "minimal", .team = (char *) "red" };
+        ASSERT_EQ(hashmap_put(w->m.templates, w->template.name, &w->template), 0);
         ASSERT_EQ(store_open(path, &w->m.store, &fault), 0);
         ASSERT_EQ(manager_load_keys(&w->m, &fault), 0);
 }
@@ -40,6 +48,7 @@ static void world_close(World *w) {
         manager_free_keys(&w->m);
         hashmap_free(w->m.keys);
         hashmap_free(w->m.keys_by_hash);
+        hashmap_free(w->m.templates);
         store_close(w->m.store);
 }
 
@@ -108,6 +117,50 @@ TEST(life) {
         world_open(&w);
         ASSERT_EQ(hashmap_size(w.m.keys), 1);
         ASSERT_EQ(authenticate(&w, other, &found, &fault), 0);
+        world_done(&w);
+}
+
+/* Of a key, and of a key alone: it stays over a restart, also when the daemon did not end in order. */
+TEST(pty_framing) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL, none = FAULT_NULL;
+        char secret[KEY_SECRET_LEN + 1], other[KEY_SECRET_LEN + 1];
+        Key *k, *found;
+        World w;
+
+        world_make(&w);
+        ASSERT_EQ(key_create(&w.m, "x", NULL, NULL, NULL, &k, secret, &fault), 0);
+        ASSERT_EQ(k->pty_framing, _PTY_FRAMING_INVALID);
+        ASSERT_EQ(key_create(&w.m, "y", NULL, NULL, NULL, &found, other, &fault), 0);
+        ASSERT_EQ(key_note_pty_framing(&w.m, k->id, PTY_FRAMING_BINARY, &fault), 0);
+        ASSERT_EQ(key_note_pty_framing(&w.m, k->id, PTY_FRAMING_JSON, &fault), 0);
+        ASSERT_EQ(key_note_pty_framing(&w.m, k->id, PTY_FRAMING_JSON, &fault), 0);
+        ASSERT_EQ(key_note_pty_framing(&w.m, "key-none", PTY_FRAMING_JSON, &none), -ENOENT);
+
+        world_close(&w);
+        world_open(&w);
+        ASSERT_EQ(authenticate(&w, secret, &found, &fault), 0);
+        ASSERT_EQ(found->pty_framing, PTY_FRAMING_JSON);
+        ASSERT_EQ(authenticate(&w, other, &found, &fault), 0);
+        ASSERT_EQ(found->pty_framing, _PTY_FRAMING_INVALID);
+        world_done(&w);
+}
+
+/* A default template must be there, and be one that the team may use. */
+TEST(default_template) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL, missing = FAULT_NULL, foreign = FAULT_NULL;
+        char secret[KEY_SECRET_LEN + 1];
+        World w;
+        Key *k;
+
+        world_make(&w);
+        ASSERT_EQ(key_create(&w.m, "x", "red", "minimal", NULL, &k, secret, &fault), 0);
+        ASSERT_STREQ(k->default_template, "minimal");
+        ASSERT_EQ(key_create(&w.m, "x", "red", "", NULL, &k, secret, &fault), 0);
+        ASSERT_EQ(key_create(&w.m, "x", "red", "nonesuch", NULL, &k, secret, &missing), -ENOENT);
+        ASSERT_NOT_NULL(strstr(missing.message, "'nonesuch'"));
+        ASSERT_NOT_NULL(strstr(missing.message, "wrennctl build-template"));
+        ASSERT_EQ(key_create(&w.m, "x", "blue", "minimal", NULL, &k, secret, &foreign), -ENOENT);
+        ASSERT_EQ(hashmap_size(w.m.keys), 2);
         world_done(&w);
 }
 

@@ -149,6 +149,14 @@ static int method_revoke_key(sd_bus_message *m, void *userdata, sd_bus_error *er
         return r < 0 ? bus_error_from_fault(error, r, &fault) : sd_bus_reply_method_return(m, NULL);
 }
 
+static int append_key_options(sd_bus_message *reply, const Key *k) {
+        const Config *config = &k->manager->config;
+
+        return sd_bus_message_append(reply, "{sv}{sv}{sv}", "DefaultTemplate", "s", k->default_template,
+                                     "PtyFraming", "s", pty_framing_to_string(k->pty_framing),
+                                     "DefaultPtyFraming", "s", pty_framing_to_string(config->pty_framing));
+}
+
 static int reply_key(sd_bus_message *m, const Key *k) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *reply = NULL;
         _cleanup_strv_ char **scopes = strv_split(k->scopes, " ");
@@ -160,7 +168,7 @@ static int reply_key(sd_bus_message *m, const Key *k) {
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'a', "{sv}");
         if (r >= 0)
-                r = sd_bus_message_append(reply, "{sv}", "DefaultTemplate", "s", k->default_template);
+                r = append_key_options(reply, k);
         if (r >= 0)
                 r = sd_bus_message_open_container(reply, 'e', "sv");
         if (r >= 0)
@@ -174,11 +182,21 @@ static int reply_key(sd_bus_message *m, const Key *k) {
         return r < 0 ? r : sd_bus_message_send(reply);
 }
 
+/* 1: root or wrenn-restd. 0: not known yet, the message will be dispatched again. */
+static int check_front_end(BusServer *s, sd_bus_message *m, Fault *reterr) {
+        uid_t uid = UID_UNKNOWN;
+        int r;
+
+        r = polkit_sender_uid(s->polkit, m, &uid, reterr);
+        if (r > 0 && uid != 0 && (uid == UID_UNKNOWN || uid != polkit_trusted_uid(s->polkit)))
+                return fault_set(reterr, FAULT_ACCESS_DENIED, "Only wrenn-restd and root may ask for keys.");
+        return r;
+}
+
 static int method_authenticate_key(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         BusServer *s = userdata;
         const void *hash;
-        uid_t uid = UID_UNKNOWN;
         size_t n;
         Key *k;
         int r;
@@ -186,14 +204,56 @@ static int method_authenticate_key(sd_bus_message *m, void *userdata, sd_bus_err
         r = sd_bus_message_read_array(m, 'y', &hash, &n);
         if (r < 0)
                 return r;
-        r = polkit_sender_uid(s->polkit, m, &uid, &fault);
+        r = check_front_end(s, m, &fault);
         if (r == 0)
                 return 1;
-        if (r > 0 && uid != 0 && (uid == UID_UNKNOWN || uid != polkit_trusted_uid(s->polkit)))
-                r = fault_set(&fault, FAULT_ACCESS_DENIED, "Only wrenn-restd and root may ask for keys.");
         if (r > 0)
                 r = key_authenticate(s->manager, hash, n, &k, &fault);
         return r < 0 ? bus_error_from_fault(error, r, &fault) : reply_key(m, k);
+}
+
+typedef struct KeyHints {
+        char *pty_framing;
+} KeyHints;
+
+static void key_hints_done(KeyHints *h) {
+        free(h->pty_framing);
+}
+
+static int note_key(Manager *m, const char *id, const KeyHints *h, Fault *reterr) {
+        PtyFraming framing;
+
+        if (!h->pty_framing)
+                return 0;
+        framing = pty_framing_from_string(h->pty_framing);
+        if (framing < 0)
+                return fault_set(reterr, FAULT_INVALID_ARGS, "PtyFraming: expected 'json' or 'binary'.");
+        return key_note_pty_framing(m, id, framing, reterr);
+}
+
+static int method_note_key(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        static const BusOption options[] = {
+                { "PtyFraming", 's', offsetof(KeyHints, pty_framing) },
+                {},
+        };
+        _cleanup_(key_hints_done) KeyHints hints = {};
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        BusServer *s = userdata;
+        const char *id;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &id);
+        if (r >= 0)
+                r = bus_read_options(m, options, &hints, /* caller= */ NULL, &fault);
+        if (r < 0)
+                return bus_error_from_fault(error, r, &fault);
+
+        r = check_front_end(s, m, &fault);
+        if (r == 0)
+                return 1;
+        if (r > 0)
+                r = note_key(s->manager, id, &hints, &fault);
+        return r < 0 ? bus_error_from_fault(error, r, &fault) : sd_bus_reply_method_return(m, NULL);
 }
 
 const sd_bus_vtable bus_manager_key_vtable[] = {
@@ -209,6 +269,8 @@ const sd_bus_vtable bus_manager_key_vtable[] = {
                                 SD_BUS_RESULT("s", key_id, "s", team, "a{sv}", options),
                                 method_authenticate_key,
                                 SD_BUS_VTABLE_UNPRIVILEGED | SD_BUS_VTABLE_SENSITIVE),
+        SD_BUS_METHOD_WITH_ARGS("NoteKey", SD_BUS_ARGS("s", key_id, "a{sv}", hints), SD_BUS_NO_RESULT,
+                                method_note_key, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_SIGNAL_WITH_ARGS("KeyRevoked", SD_BUS_ARGS("s", key_id), 0),
         SD_BUS_VTABLE_END,
 };

@@ -117,7 +117,7 @@ static int find_template(Manager *m, CapsuleSpec *s, Template **ret, Fault *rete
 
         *ret = manager_find_template(m, s->template, s->team);
         if (!*ret)
-                return fault_set(reterr, FAULT_NOT_FOUND, "No template '%s'.", s->template);
+                return template_missing(s->template, reterr);
         return 0;
 }
 

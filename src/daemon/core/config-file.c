@@ -27,6 +27,11 @@ static const char *const accelerator_names[_ACCELERATOR_MAX] = {
         [ACCELERATOR_TCG] = "tcg",
 };
 
+static const char *const pty_framing_names[_PTY_FRAMING_MAX] = {
+        [PTY_FRAMING_BINARY] = "binary",
+        [PTY_FRAMING_JSON] = "json",
+};
+
 static int name_index(const char *const *names, size_t n, const char *s) {
         for (size_t i = 0; i < n; i++)
                 if (streq(names[i], s))
@@ -52,6 +57,15 @@ Accelerator accelerator_from_string(const char *s) {
         return name_index(accelerator_names, _ACCELERATOR_MAX, s);
 }
 
+const char* pty_framing_to_string(PtyFraming f) {
+        assert(f == _PTY_FRAMING_INVALID || (f >= 0 && f < _PTY_FRAMING_MAX));
+        return f < 0 ? "" : pty_framing_names[f];
+}
+
+PtyFraming pty_framing_from_string(const char *s) {
+        return name_index(pty_framing_names, _PTY_FRAMING_MAX, s);
+}
+
 static int parse_backend(const IniKey *k, const char *value, void *field) {
         Backend b = backend_from_string(value);
 
@@ -67,6 +81,15 @@ static int parse_accelerator(const IniKey *k, const char *value, void *field) {
         if (a < 0)
                 return -EINVAL;
         *(Accelerator *) field = a;
+        return 0;
+}
+
+static int parse_pty_framing(const IniKey *k, const char *value, void *field) {
+        PtyFraming f = pty_framing_from_string(value);
+
+        if (f < 0)
+                return -EINVAL;
+        *(PtyFraming *) field = f;
         return 0;
 }
 
@@ -163,6 +186,7 @@ static const IniKey config_keys[] = {
         { "Capsule", "UIDRange", parse_uid_range, FIELD(uid_first), 1000, UINT32_MAX - 1 },
         { "Network", "AddressPool4", parse_text, FIELD(address_pool4) },
         { "Network", "DNS", parse_text, FIELD(dns) },
+        { "API", "PtyFraming", parse_pty_framing, FIELD(pty_framing) },
 };
 
 int config_init(Config *c) {

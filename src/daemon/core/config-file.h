@@ -26,6 +26,14 @@ typedef enum Accelerator {
         _ACCELERATOR_INVALID = -EINVAL,
 } Accelerator;
 
+/* How a terminal's bytes travel in a WebSocket (api.md §2.16). */
+typedef enum PtyFraming {
+        PTY_FRAMING_BINARY,
+        PTY_FRAMING_JSON,
+        _PTY_FRAMING_MAX,
+        _PTY_FRAMING_INVALID = -EINVAL,
+} PtyFraming;
+
 typedef struct Config {
         /* [Daemon] */
         Backend backend;
@@ -47,6 +55,8 @@ typedef struct Config {
         /* [Network] */
         char *address_pool4; /* "10.11.0.0/16" */
         char *dns;           /* "host" or addresses */
+        /* [API] */
+        PtyFraming pty_framing;
 } Config;
 
 /* Names as in the file, "auto"…; the parsers return _X_INVALID for others. */
@@ -54,6 +64,8 @@ const char* backend_to_string(Backend b);
 Backend backend_from_string(const char *s);
 const char* accelerator_to_string(Accelerator a);
 Accelerator accelerator_from_string(const char *s);
+const char* pty_framing_to_string(PtyFraming f); /* "" of _PTY_FRAMING_INVALID */
+PtyFraming pty_framing_from_string(const char *s);
 
 /* Fills the built-in defaults. 0 or -ENOMEM. */
 int config_init(Config *c);

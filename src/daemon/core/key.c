@@ -9,6 +9,7 @@
 #include "basic/sha256.h"
 #include "basic/strings.h"
 #include "daemon/core/key.h"
+#include "daemon/core/template.h"
 
 #define SECRET_BYTES 16U
 #define UNNAMED      "Unnamed API Key"
@@ -49,6 +50,7 @@ static int key_from_row(Manager *m, const KeyRow *row, Key **ret) {
                 .created_usec = row->created_usec,
                 .last_used_usec = row->last_used_usec,
                 .stored_used_usec = row->last_used_usec,
+                .pty_framing = pty_framing_from_string(strempty(row->pty_framing)),
         };
         if (!k->id || !k->name || !k->team || !k->prefix || !k->hash || !k->default_template || !k->scopes)
                 return -ENOMEM;
@@ -71,6 +73,7 @@ static int key_store(Key *k, bool durable, Fault *reterr) {
                                           .scopes = k->scopes,
                                           .created_usec = k->created_usec,
                                           .last_used_usec = k->last_used_usec,
+                                          .pty_framing = pty_framing_to_string(k->pty_framing),
                           },
                           durable, reterr);
         if (r >= 0)
@@ -145,8 +148,20 @@ static bool label_is_valid(const char *s) {
         return true;
 }
 
-static int check_arguments(Manager *m, const char *name, const char *team, const char *default_template,
-                           char *const *scopes, Fault *reterr) {
+/* Told now, and not by the first create. */
+static int check_default_template(Manager *m, const char *template, const char *team, Fault *reterr) {
+        if (!*template)
+                return 0;
+        if (!name_is_valid(template))
+                return fault_set(reterr, FAULT_INVALID_ARGS,
+                                 "DefaultTemplate: expected the name of a template.");
+        if (!manager_find_template(m, template, team))
+                return template_missing(template, reterr);
+        return 0;
+}
+
+static int check_arguments(Manager *m, const char *name, const char *team, char *const *scopes,
+                           Fault *reterr) {
         if (!label_is_valid(name))
                 return fault_set(reterr, FAULT_INVALID_ARGS,
                                  "name: expected at most %u bytes of text without control characters.",
@@ -154,9 +169,6 @@ static int check_arguments(Manager *m, const char *name, const char *team, const
         if (!team_is_valid(team))
                 return fault_set(reterr, FAULT_INVALID_ARGS, "Team: expected 1 to %u of a-z 0-9 _.",
                                  TEAM_MAX_LEN);
-        if (*default_template && !name_is_valid(default_template))
-                return fault_set(reterr, FAULT_INVALID_ARGS,
-                                 "DefaultTemplate: expected the name of a template.");
         if (strv_length(scopes) > KEY_SCOPES_MAX)
                 return fault_set(reterr, FAULT_INVALID_ARGS, "Scopes: at most %u.", KEY_SCOPES_MAX);
         STRV_FOREACH(s, scopes)
@@ -191,7 +203,9 @@ int key_create(Manager *m, const char *name, const char *team, const char *defau
 
         name = isempty(name) ? UNNAMED : name;
         team = isempty(team) ? "default" : team;
-        r = check_arguments(m, name, team, strempty(default_template), scopes, reterr);
+        r = check_arguments(m, name, team, scopes, reterr);
+        if (r >= 0)
+                r = check_default_template(m, strempty(default_template), team, reterr);
         if (r < 0)
                 return r;
 
@@ -269,6 +283,18 @@ int key_authenticate(Manager *m, const void *sha256, size_t n, Key **ret, Fault 
                 (void) key_store(k, /* durable= */ false, /* reterr= */ NULL);
         *ret = k;
         return 0;
+}
+
+int key_note_pty_framing(Manager *m, const char *id, PtyFraming framing, Fault *reterr) {
+        Key *k = hashmap_get(m->keys, id);
+
+        if (!k)
+                return fault_set(reterr, FAULT_NOT_FOUND, "No key '%.64s'.", id);
+        if (k->pty_framing == framing)
+                return 0;
+
+        k->pty_framing = framing;
+        return key_store(k, /* durable= */ false, reterr);
 }
 
 void manager_flush_keys(Manager *m) {

@@ -23,13 +23,14 @@ struct Key {
         uint64_t created_usec;
         uint64_t last_used_usec;
         uint64_t stored_used_usec; /* what the store knows of it */
+        PtyFraming pty_framing;    /* of its client's last terminal input; _PTY_FRAMING_INVALID: none yet */
 };
 
 /*
  * Makes a key and stores it durably. name: "" or NULL becomes "Unnamed API Key"; team: NULL or "" is
- * "default"; default_template: NULL or a template's name, which need not exist yet. ret_secret:
- * KEY_SECRET_LEN characters and a NUL; wipe it. *ret is borrowed. FAULT_INVALID_ARGS, FAULT_QUOTA_EXCEEDED
- * at KEYS_MAX, the store's.
+ * "default"; default_template: NULL, "" or the name of a template that this team may use. ret_secret:
+ * KEY_SECRET_LEN characters and a NUL; wipe it. *ret is borrowed. FAULT_INVALID_ARGS, FAULT_NOT_FOUND of the
+ * template, FAULT_QUOTA_EXCEEDED at KEYS_MAX, the store's.
  */
 int key_create(Manager *m, const char *name, const char *team, const char *default_template,
                char *const *scopes, Key **ret, char ret_secret[static KEY_SECRET_LEN + 1], Fault *reterr);
@@ -40,6 +41,9 @@ int key_revoke(Manager *m, const char *id, Fault *reterr);
 /* sha256: 32 bytes of the whole key. Counts as a use. FAULT_ACCESS_DENIED when no key has it. *ret is
  * borrowed. */
 int key_authenticate(Manager *m, const void *sha256, size_t n, Key **ret, Fault *reterr);
+
+/* Remembers what a client of the key speaks. FAULT_NOT_FOUND, the store's. */
+int key_note_pty_framing(Manager *m, const char *id, PtyFraming framing, Fault *reterr);
 
 /* Writes last uses that are not stored yet; not durable. */
 void manager_flush_keys(Manager *m);

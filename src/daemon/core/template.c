@@ -121,6 +121,13 @@ Template* manager_find_template(Manager *m, const char *name, const char *team) 
         return t;
 }
 
+int template_missing(const char *name, Fault *reterr) {
+        return fault_set(reterr, FAULT_NOT_FOUND,
+                         "No template '%.64s'; 'wrennctl list-templates' shows those there are, 'wrennctl "
+                         "build-template' makes one.",
+                         name);
+}
+
 Template* manager_find_template_by_id(Manager *m, const char *id) {
         return hashmap_get(m->templates_by_id, id);
 }

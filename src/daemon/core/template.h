@@ -40,6 +40,8 @@ typedef struct Template {
 /* The visible template of that name or NULL; borrowed. team: NULL for an administrator, else only that
  * team's and everybody's. */
 Template* manager_find_template(Manager *m, const char *name, const char *team);
+/* Sets FAULT_NOT_FOUND with the remedy, and returns its errno. */
+int template_missing(const char *name, Fault *reterr);
 /* Also a hidden one, by id: for records found at start-up. */
 Template* manager_find_template_by_id(Manager *m, const char *id);
 /* Path of its image, "…/rootfs.erofs"; owned by the caller; NULL on out of memory. */

@@ -21,6 +21,7 @@ typedef struct Column {
         const char *name; /* NULL ends the table; the first is the primary key */
         size_t offset;
         bool number;
+        int since; /* version of the schema that brought it; 0: the first */
 } Column;
 
 typedef enum StoreTable {
@@ -34,6 +35,9 @@ typedef enum StoreTable {
         { #member, offsetof(type, member), false }
 #define NUMBER(type, member) \
         { #member, offsetof(type, member), true }
+/* Later columns stand last in their table, as they do in a file that was brought up to date. */
+#define TEXT_SINCE(version, type, member) \
+        { #member, offsetof(type, member), false, version }
 
 static const Column capsule_columns[] = {
         TEXT(CapsuleRow, id),
@@ -76,6 +80,7 @@ static const Column template_columns[] = {
         NUMBER(TemplateRow, created_usec),
         NUMBER(TemplateRow, default_vcpus),
         NUMBER(TemplateRow, default_memory_bytes),
+        TEXT_SINCE(2, TemplateRow, aliases),
         {},
 };
 
@@ -89,6 +94,7 @@ static const Column key_columns[] = {
         TEXT(KeyRow, scopes),
         NUMBER(KeyRow, created_usec),
         NUMBER(KeyRow, last_used_usec),
+        TEXT_SINCE(2, KeyRow, pty_framing),
         {},
 };
 
@@ -157,20 +163,38 @@ _printf_(2, 3) static void sql_add(Sql *q, const char *format, ...) {
         q->n += (size_t) n;
 }
 
-static int make_schema(Store *s, Fault *reterr) {
+static int create_table(Store *s, StoreTable t, Fault *reterr) {
+        Sql q = {};
+
+        sql_add(&q, "CREATE TABLE %s (", tables[t].name);
+        for (const Column *c = tables[t].columns; c->name; c++)
+                sql_add(&q, "%s%s %s NOT NULL%s", c == tables[t].columns ? "" : ", ", c->name,
+                        c->number ? "INTEGER" : "TEXT", c == tables[t].columns ? " PRIMARY KEY" : "");
+        sql_add(&q, ")");
+        return run(s, q.text, reterr);
+}
+
+/* The columns that a file of that version lacks. */
+static int add_columns(Store *s, StoreTable t, int version, Fault *reterr) {
+        int r = 0;
+
+        for (const Column *c = tables[t].columns; c->name && r >= 0; c++)
+                if (c->since > version) {
+                        Sql q = {};
+
+                        sql_add(&q, "ALTER TABLE %s ADD COLUMN %s %s NOT NULL DEFAULT %s", tables[t].name,
+                                c->name, c->number ? "INTEGER" : "TEXT", c->number ? "0" : "''");
+                        r = run(s, q.text, reterr);
+                }
+        return r;
+}
+
+/* From that version, 0 being an empty file, to ours: wholly or not at all. */
+static int update_schema(Store *s, int version, Fault *reterr) {
         int r = run(s, "BEGIN IMMEDIATE", reterr);
 
-        for (size_t t = 0; t < _STORE_TABLE_MAX && r >= 0; t++) {
-                Sql q = {};
-
-                sql_add(&q, "CREATE TABLE %s (", tables[t].name);
-                for (const Column *c = tables[t].columns; c->name; c++)
-                        sql_add(&q, "%s%s %s NOT NULL%s", c == tables[t].columns ? "" : ", ", c->name,
-                                c->number ? "INTEGER" : "TEXT",
-                                c == tables[t].columns ? " PRIMARY KEY" : "");
-                sql_add(&q, ")");
-                r = run(s, q.text, reterr);
-        }
+        for (StoreTable t = 0; t < _STORE_TABLE_MAX && r >= 0; t++)
+                r = version == 0 ? create_table(s, t, reterr) : add_columns(s, t, version, reterr);
         if (r >= 0)
                 r = run(s, "PRAGMA user_version=" STRINGIFY(STORE_VERSION), reterr);
         if (r >= 0)
@@ -216,8 +240,8 @@ static int set_up(Store *s, const char *path, Fault *reterr) {
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-512; PRAGMA temp_store=MEMORY;",
                 reterr);
         s->durable = 1;
-        if (r >= 0 && version == 0)
-                r = make_schema(s, reterr);
+        if (r >= 0 && version < STORE_VERSION)
+                r = update_schema(s, version, reterr);
         for (size_t t = 0; t < _STORE_TABLE_MAX && r >= 0; t++)
                 r = prepare(s, t, reterr);
         return r;

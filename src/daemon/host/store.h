@@ -3,15 +3,15 @@
 
 /*
  * What must be known after a restart: capsule records, templates, keys. SQLite in WAL mode; its version is
- * in user_version, a newer file is refused and left alone. A write with durable=true has been fsynced when
- * it returns, others reach the disk with the next one (architecture decision 13). Synchronous; sqlite3.h is
- * included by store*.c only.
+ * in user_version; an older file is brought up to date, a newer one is refused and left alone. A write with
+ * durable=true has been fsynced when it returns, others reach the disk with the next one (architecture
+ * decision 13). Synchronous; sqlite3.h is included by store*.c only.
  */
 
 #include "basic/fault.h"
 #include "basic/macro.h"
 
-#define STORE_VERSION 1
+#define STORE_VERSION 2
 
 typedef struct Store Store;
 
@@ -62,6 +62,7 @@ typedef struct TemplateRow {
         uint64_t created_usec;
         uint64_t default_vcpus; /* 0: the configuration's, as the next */
         uint64_t default_memory_bytes;
+        const char *aliases; /* separated by blanks */
 } TemplateRow;
 
 typedef struct KeyRow {
@@ -74,6 +75,7 @@ typedef struct KeyRow {
         const char *scopes; /* separated by blanks */
         uint64_t created_usec;
         uint64_t last_used_usec;
+        const char *pty_framing; /* name of a PtyFraming, "": none seen */
 } KeyRow;
 
 /* Called for each row; < 0 stops and is returned. */
