@@ -13,6 +13,11 @@ extern const H2Handlers request_handlers;
  * "" when there is none. -EINVAL for an empty selector or bad escapes.
  */
 int request_parse_selector(const char *path, char **ret_selector, const char **ret_verb);
+/* The percent-decoded value of the first "name=" in path's query: 1; 0: it is not there, *ret is untouched.
+ * -EINVAL for bad escapes and NUL, -ENOMEM. */
+int request_parse_query(const char *path, const char *name, char **ret);
 /* The number of "signal=" in path's query, by number or name (TERM, SIGTERM); def when it is not there.
- * -EINVAL. */
+ * -EINVAL, -ENOMEM. */
 int request_parse_signal(const char *path, int def);
+/* A decimal number of the query; def when it is not there. -EINVAL, -ERANGE, -ENOMEM. */
+int request_parse_number(const char *path, const char *name, uint32_t def, uint32_t *ret);

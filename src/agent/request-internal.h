@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Shared by request.c (streams, routes, answers) and the handlers of the resources, request-*.c. */
+
+#include <jansson.h>
+
+#include "agent/agent.h"
+#include "agent/request.h"
+#include "basic/fault.h"
+#include "shared/protocol.h"
+
+typedef struct Route Route;
+
+typedef struct Request {
+        Agent *agent;
+        H2Stream *stream;
+        const Route *route;
+        bool answered; /* with a head; what the peer still sends is dropped */
+        char *body;    /* of JSON requests; owned */
+        size_t n_body;
+        FrameDecoder decoder; /* of routes with on_frame */
+        size_t n_kept;        /* bytes of the current on_data that stdin did not take */
+        ProcessReader reader;
+} Request;
+
+struct Route {
+        const char *method, *path;    /* path ending in '/': prefix of a selector */
+        const char *verb;             /* behind the selector */
+        void (*on_begin)(Request *q); /* the head has come */
+        void (*on_body)(Request *q);  /* the whole body has come */
+        int (*on_frame)(FrameType type, const void *payload, size_t n, void *userdata);
+};
+
+/* request.c: the one answer of a request; the second and later ones are dropped. */
+void answer_json_consume(Request *q, unsigned status, json_t *object); /* takes object in every case */
+void answer_fault(Request *q, const Fault *fault);
+void answer_error(Request *q, FaultCode code, const char *message);
+void answer_empty(Request *q);
+
+/* request-processes.c */
+void processes_get(Request *q);
+int processes_post_frame(FrameType type, const void *payload, size_t n, void *userdata);
+void processes_post_end(Request *q);
+void process_get(Request *q);
+void process_signal(Request *q);
