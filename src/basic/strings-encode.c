@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* UTF-8 (RFC 3629), hex, base64 (RFC 4648), capsule ids (api.md §1.5) and text made safe to show. */
+/* UTF-8 (RFC 3629), hex, base64 (RFC 4648), percent-encoding, capsule ids (api.md §1.5) and text made safe
+ * to show. */
 
 #include <stdio.h>
 #include <sys/random.h>
@@ -304,4 +305,24 @@ bool id_is_valid(const char *prefix, const char *s) {
         }
 
         return true;
+}
+
+char* percent_encode(const void *data, size_t n) {
+        static const char digits[] = "0123456789ABCDEF";
+        const uint8_t *p = data;
+        char *text = malloc(3 * n + 1), *to = text;
+
+        if (!text)
+                return NULL;
+        for (size_t i = 0; i < n; i++)
+                if ((p[i] >= '0' && p[i] <= '9') || (p[i] >= 'A' && p[i] <= 'Z') ||
+                    (p[i] >= 'a' && p[i] <= 'z') || (p[i] != 0 && strchr("-._~", p[i])))
+                        *to++ = (char) p[i];
+                else {
+                        *to++ = '%';
+                        *to++ = digits[p[i] >> 4];
+                        *to++ = digits[p[i] & 15];
+                }
+        *to = 0;
+        return text;
 }

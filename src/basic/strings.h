@@ -82,6 +82,9 @@ void hex_encode(const uint8_t *data, size_t n, char *ret);
 int hex_decode(const char *s, uint8_t *ret, size_t n); /* exactly 2n digits; -EINVAL */
 char* base64_encode(const void *data, size_t n);       /* padded, RFC 4648 §4; NULL on out of memory */
 int base64_decode(const char *s, size_t n, void **ret, size_t *ret_n);
+/* RFC 3986: all but letters, digits, '-', '.', '_' and '~' as %XX; fits into a path segment and a query.
+ * NULL on out of memory. */
+char* percent_encode(const void *data, size_t n);
 /* C-escapes control characters, invalid UTF-8 and bidi overrides for display; NULL on out of memory. */
 char* escape_for_display(const char *s, size_t n);
 

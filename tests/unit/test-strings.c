@@ -463,3 +463,22 @@ TEST(constant_time) {
         ASSERT_FALSE(memory_equal_constant_time("abc", "abd", 3));
         ASSERT_TRUE(memory_equal_constant_time("", "x", 0));
 }
+
+TEST(percent_encode) {
+        static const struct {
+                const char *data;
+                size_t n;
+                const char *encoded;
+        } cases[] = {
+                { "", 0, "" },
+                { "aZ09-._~", 8, "aZ09-._~" },
+                { "/a b&c=%+?#", 11, "%2Fa%20b%26c%3D%25%2B%3F%23" },
+                { "\0\xff\n", 3, "%00%FF%0A" },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_free_ char *text = percent_encode(cases[i].data, cases[i].n);
+
+                ASSERT_STREQ(text, cases[i].encoded);
+        }
+}
