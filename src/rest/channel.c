@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "basic/fd.h"
@@ -29,172 +28,209 @@ struct Channel {
         char *id, *path, *team, *key_id;
         BusCall *opening;
         H2Conn *conn;
-        ProcessCall *waiting, **waiting_end; /* for a connection or a stream, in order */
+        AgentCall *waiting, **waiting_end; /* for a connection or a stream, in order */
         unsigned n_waiting;
-        ProcessCall *running;   /* with a stream */
+        AgentCall *running;     /* with a stream */
         sd_event_source *defer; /* channel_advance() from the loop */
 };
 
-struct ProcessCall {
+struct AgentCall {
         Channel *channel; /* weak; NULL: unlinked */
-        ProcessCall *next, **link;
-        const ProcessHandlers *handlers;
+        AgentCall *next, **link;
+        const AgentCallHandlers *handlers;
         void *userdata;
-        char *spec; /* kept until the agent answers: a refused stream is tried again */
-        size_t n_sent;
+        const char *method; /* a literal */
+        char *path;
         H2Stream *stream;
-        FrameDecoder decoder;
         char *error; /* body of an error answer */
         size_t n_error;
         unsigned n_refused;
-        bool waiting, exited, dispatching, dead, retried;
+        bool waiting, written, ended; /* ended: nothing of the request follows */
+        bool reopened;
 };
 
 static void channel_advance(Channel *c);
-static void on_stream_writable(H2Stream *st, void *userdata);
 
 /* Calls. */
 
-static void call_unlink(ProcessCall *p) {
-        Channel *c = p->channel;
+static void call_unlink(AgentCall *a) {
+        Channel *c = a->channel;
 
         if (!c)
                 return;
-        *p->link = p->next;
-        if (p->next)
-                p->next->link = p->link;
-        if (p->waiting) {
+        *a->link = a->next;
+        if (a->next)
+                a->next->link = a->link;
+        if (a->waiting) {
                 c->n_waiting--;
-                if (c->waiting_end == &p->next)
-                        c->waiting_end = p->link;
+                if (c->waiting_end == &a->next)
+                        c->waiting_end = a->link;
         }
-        p->channel = NULL;
-        p->waiting = false;
+        a->channel = NULL;
+        a->waiting = false;
 }
 
-ProcessCall* process_call_free(ProcessCall *p) {
-        if (!p)
+/* The agent's answer is whole. What it did not want of the request is not sent any more. */
+static void call_finish_stream(AgentCall *a) {
+        if (!a->stream)
+                return;
+        h2_stream_set_userdata(a->stream, NULL);
+        if (!a->ended && h2_stream_room(a->stream) == H2_QUEUE_BYTES_MAX)
+                (void) h2_stream_end(a->stream);
+        else if (!a->ended)
+                (void) h2_stream_reset(a->stream, H2_NO_ERROR);
+        a->stream = NULL;
+}
+
+static void call_reset_stream(AgentCall *a) {
+        if (!a->stream)
+                return;
+        h2_stream_set_userdata(a->stream, NULL);
+        (void) h2_stream_reset(a->stream, H2_CANCEL);
+        a->stream = NULL;
+}
+
+AgentCall* agent_call_leave(AgentCall *a) {
+        if (!a)
                 return NULL;
 
-        call_unlink(p);
-        if (p->stream) {
-                h2_stream_set_userdata(p->stream, NULL);
-                if (!p->exited)
-                        (void) h2_stream_reset(p->stream, H2_CANCEL);
-                p->stream = NULL;
-        }
-        p->dead = true;
-        if (p->dispatching)
-                return NULL;
-
-        frame_decoder_done(&p->decoder);
-        free(p->spec);
-        free(p->error);
-        free(p);
+        call_unlink(a);
+        call_finish_stream(a);
+        free(a->path);
+        free(a->error);
+        free(a);
         return NULL;
 }
 
-static void call_fail(ProcessCall *p, FaultCode code, const char *message) {
+AgentCall* agent_call_free(AgentCall *a) {
+        if (a)
+                call_reset_stream(a);
+        return agent_call_leave(a);
+}
+
+size_t agent_call_room(const AgentCall *a) {
+        return a->stream && !a->ended ? h2_stream_room(a->stream) : 0;
+}
+
+ssize_t agent_call_write(AgentCall *a, const void *data, size_t n) {
+        if (a->ended)
+                return -EPIPE;
+        if (!a->stream || n == 0)
+                return 0;
+        a->written = true;
+        return h2_stream_write(a->stream, data, n);
+}
+
+int agent_call_end(AgentCall *a) {
+        if (a->ended)
+                return 0;
+        a->ended = true;
+        return a->stream ? h2_stream_end(a->stream) : 0;
+}
+
+void agent_call_consume(AgentCall *a, size_t n) {
+        if (a->stream)
+                h2_stream_consume(a->stream, n);
+}
+
+static void call_fail(AgentCall *a, FaultCode code, const char *message) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
 
-        call_unlink(p);
-        if (p->stream) {
-                h2_stream_set_userdata(p->stream, NULL);
-                p->stream = NULL;
-        }
+        call_unlink(a);
+        call_reset_stream(a);
         (void) fault_set(&fault, code, "%s", message);
-        p->handlers->on_failed(p, &fault, p->userdata);
+        a->handlers->on_failed(a, &fault, a->userdata);
+}
+
+/* Codes a guest may cause here; its other ones would speak for us. */
+static bool code_is_of_guest(FaultCode code) {
+        static const FaultCode codes[] = {
+                FAULT_INVALID_ARGS,   FAULT_ACCESS_DENIED,  FAULT_NOT_FOUND,
+                FAULT_INVALID_STATE,  FAULT_ALREADY_EXISTS, FAULT_TOO_LARGE,
+                FAULT_QUOTA_EXCEEDED, FAULT_AGENT_NO_SPACE, FAULT_TIMEOUT,
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(codes); i++)
+                if (codes[i] == code)
+                        return true;
+        return false;
 }
 
 /* The agent's error object, {"error":{"code","message"}}. */
-static void call_fail_agent(ProcessCall *p, unsigned status) {
+static void call_fail_agent(AgentCall *a, unsigned status) {
         _cleanup_json_ json_t *root = NULL;
         const char *code = NULL, *message = NULL;
         FaultCode f = FAULT_AGENT;
 
-        root = json_loadb(p->error ?: "", p->n_error, JSON_REJECT_DUPLICATES, NULL);
+        root = json_loadb(a->error ?: "", a->n_error, JSON_REJECT_DUPLICATES, NULL);
         if (root)
                 (void) json_unpack(root, "{s:{s?s,s?s}}", "error", "code", &code, "message", &message);
         if (code)
                 f = fault_from_wire_name(code);
-        if (f <= FAULT_NONE || f == FAULT_INTERNAL)
+        if (!code_is_of_guest(f))
                 f = status == 400 ? FAULT_INVALID_ARGS : FAULT_AGENT;
-        call_fail(p, f, message ?: "The capsule's agent refused the command.");
+        call_fail(a, f, message ?: "The capsule's agent refused the request.");
 }
 
 /* Streams. */
 
-static int on_call_frame(FrameType type, const void *payload, size_t n, void *userdata) {
-        ProcessCall *p = userdata;
-
-        if (type == FRAME_EXIT)
-                p->exited = true;
-        p->handlers->on_frame(p, type, payload, n, p->userdata);
-        return p->dead ? -ECANCELED : 0;
+static bool status_is_good(unsigned status) {
+        return status >= 200 && status <= 299;
 }
 
-static void call_data(ProcessCall *p, unsigned status, const void *data, size_t n) {
-        int r;
+static void call_add_error(AgentCall *a, const void *data, size_t n) {
+        char *error;
 
-        if (status != 200) {
-                char *error;
-
-                if (p->n_error + n > ERROR_BODY_MAX)
-                        return;
-                error = realloc(p->error, p->n_error + n);
-                if (!error)
-                        return;
-                p->error = error;
-                memcpy(error + p->n_error, data, n);
-                p->n_error += n;
+        if (a->n_error + n > ERROR_BODY_MAX)
                 return;
-        }
-
-        if (p->exited)
+        error = realloc(a->error, a->n_error + n);
+        if (!error)
                 return;
-        p->dispatching = true;
-        r = frame_decoder_feed(&p->decoder, data, n, on_call_frame, p);
-        p->dispatching = false;
-        if (p->dead) {
-                (void) process_call_free(p);
-                return;
-        }
-        if (r < 0) {
-                (void) h2_stream_reset(p->stream, H2_CANCEL);
-                call_fail(p, FAULT_AGENT, "The capsule's agent sent something malformed.");
-        }
+        a->error = error;
+        memcpy(error + a->n_error, data, n);
+        a->n_error += n;
 }
 
-/* The status is looked at when data or the end comes. */
 static void on_stream_headers(H2Stream *st, bool end, void *userdata) {
-        ProcessCall *p = h2_stream_userdata(st);
-        char *empty;
+        AgentCall *a = h2_stream_userdata(st);
+        unsigned status = h2_stream_status(st);
 
-        if (p && p->n_sent == strlen(p->spec)) {
-                p->spec[0] = '\0';
-                p->n_sent = 0;
-                empty = realloc(p->spec, 1);
-                p->spec = empty ?: p->spec;
-        }
+        if (a && a->handlers->on_response && status_is_good(status))
+                a->handlers->on_response(a, status, a->userdata);
 }
 
 static void on_stream_data(H2Stream *st, const void *data, size_t n, void *userdata) {
-        ProcessCall *p = h2_stream_userdata(st);
+        AgentCall *a = h2_stream_userdata(st);
 
-        if (p)
-                call_data(p, h2_stream_status(st), data, n);
+        if (a && status_is_good(h2_stream_status(st))) {
+                a->handlers->on_data(a, data, n, a->userdata);
+                return;
+        }
+        if (a)
+                call_add_error(a, data, n);
         h2_stream_consume(st, n);
 }
 
 static void on_stream_end(H2Stream *st, void *userdata) {
-        ProcessCall *p = h2_stream_userdata(st);
+        AgentCall *a = h2_stream_userdata(st);
 
-        if (!p || p->exited)
+        if (!a)
                 return;
-        if (h2_stream_status(st) == 200)
-                call_fail(p, FAULT_AGENT, "The capsule's agent lost the command.");
-        else
-                call_fail_agent(p, h2_stream_status(st));
+        if (!status_is_good(h2_stream_status(st))) {
+                call_finish_stream(a);
+                call_fail_agent(a, h2_stream_status(st));
+                return;
+        }
+        call_unlink(a);
+        call_finish_stream(a);
+        a->handlers->on_end(a, a->userdata);
+}
+
+static void on_stream_writable(H2Stream *st, void *userdata) {
+        AgentCall *a = h2_stream_userdata(st);
+
+        if (a && !a->ended && a->handlers->on_writable)
+                a->handlers->on_writable(a, a->userdata);
 }
 
 static int on_defer(sd_event_source *s, void *userdata) {
@@ -210,41 +246,43 @@ static void channel_defer(Channel *c) {
  * A refused stream was not looked at, which happens when more streams were opened than the peer takes before
  * it said how many: the call waits again, in front of the others, until one of ours ends.
  */
-static bool call_retry(ProcessCall *p) {
-        Channel *c = p->channel;
+static bool call_retry(AgentCall *a) {
+        Channel *c = a->channel;
 
-        if (p->n_refused++ >= REFUSALS_MAX)
+        if (a->n_refused++ >= REFUSALS_MAX)
                 return false;
+        if (a->written) {
+                a->written = a->ended = false;
+                if (!a->handlers->on_refused || !a->handlers->on_refused(a, a->userdata))
+                        return false;
+        }
 
-        call_unlink(p);
-        p->channel = c;
-        p->waiting = true;
-        p->n_sent = 0;
-        p->link = &c->waiting;
-        p->next = c->waiting;
-        if (p->next)
-                p->next->link = &p->next;
+        call_unlink(a);
+        a->channel = c;
+        a->waiting = true;
+        a->link = &c->waiting;
+        a->next = c->waiting;
+        if (a->next)
+                a->next->link = &a->next;
         else
-                c->waiting_end = &p->next;
-        c->waiting = p;
+                c->waiting_end = &a->next;
+        c->waiting = a;
         c->n_waiting++;
         return true;
 }
 
 static void on_stream_close(H2Stream *st, uint32_t error, void *userdata) {
+        AgentCall *a = h2_stream_userdata(st);
         Channel *c = userdata;
-        ProcessCall *p = h2_stream_userdata(st);
         bool again = false;
 
-        if (p) {
-                p->stream = NULL;
-                again = !p->exited && error == H2_REFUSED_STREAM && call_retry(p);
-        }
-        if (p && !p->exited && !again) {
-                if (error == H2_REFUSED_STREAM)
-                        call_fail(p, FAULT_NO_CAPACITY, "Too many commands run in this capsule.");
-                else
-                        call_fail(p, FAULT_AGENT, "The connection to the capsule was lost.");
+        if (a) {
+                a->stream = NULL;
+                again = error == H2_REFUSED_STREAM && call_retry(a);
+                if (!again && error == H2_REFUSED_STREAM)
+                        call_fail(a, FAULT_NO_CAPACITY, "Too many requests run in this capsule.");
+                else if (!again)
+                        call_fail(a, FAULT_AGENT, "The connection to the capsule was lost.");
         }
         if (c->waiting && !(again && c->running))
                 channel_defer(c);
@@ -340,91 +378,50 @@ static int channel_open(Channel *c) {
         return r;
 }
 
-/* Opens the stream of one call and sends the specification. -EAGAIN: no stream is free. */
-static int call_send(ProcessCall *p) {
-        static const H2Header headers[] = { { "content-type", "application/vnd.wrenn.frames" } };
-        H2Session *session = h2_conn_session(p->channel->conn);
-        uint8_t head[FRAME_HEADER_LEN];
-        size_t n = strlen(p->spec);
-        H2Stream *stream;
+/* Opens the stream of the first call that waits. -EAGAIN: no stream is free. */
+static int call_open_stream(AgentCall *a) {
+        H2Session *session = h2_conn_session(a->channel->conn);
+        Channel *c = a->channel;
         int r;
 
-        r = h2_session_request(session, "POST", "/processes", headers, ELEMENTSOF(headers), /* end= */ false,
-                               p, &stream);
+        r = h2_session_request(session, a->method, a->path, NULL, 0, /* end= */ a->ended, a, &a->stream);
         if (r < 0)
                 return r;
 
-        frame_header(head, FRAME_SPEC, (uint32_t) n);
-        p->stream = stream;
-        if (h2_stream_write(stream, head, sizeof(head)) != (ssize_t) sizeof(head))
-                return -EPROTO;
+        call_unlink(a);
+        a->channel = c;
+        a->next = c->running;
+        a->link = &c->running;
+        if (a->next)
+                a->next->link = &a->next;
+        c->running = a;
         return 0;
-}
-
-/* The rest of the specification as far as the stream takes it; the stream's queue is smaller than the
- * largest one. */
-static int call_send_spec(ProcessCall *p) {
-        size_t n = strlen(p->spec);
-        ssize_t k;
-
-        k = h2_stream_write(p->stream, p->spec + p->n_sent, n - p->n_sent);
-        if (k < 0)
-                return (int) k;
-        p->n_sent += (size_t) k;
-        return p->n_sent == n ? h2_stream_end(p->stream) : 0;
-}
-
-static void on_stream_writable(H2Stream *st, void *userdata) {
-        ProcessCall *p = h2_stream_userdata(st);
-
-        if (p && p->n_sent < strlen(p->spec) && call_send_spec(p) < 0) {
-                (void) h2_stream_reset(st, H2_CANCEL);
-                call_fail(p, FAULT_AGENT, "Failed to send the command to the capsule.");
-        }
-}
-
-static void call_set_running(ProcessCall *p) {
-        Channel *c = p->channel;
-
-        call_unlink(p);
-        p->channel = c;
-        p->next = c->running;
-        p->link = &c->running;
-        if (p->next)
-                p->next->link = &p->next;
-        c->running = p;
 }
 
 /* The connection takes no new streams (GOAWAY, or about to be closed): once per call another one is opened.
  */
-static bool channel_reopen(Channel *c, ProcessCall *p) {
-        if (p->retried)
+static bool channel_reopen(Channel *c, AgentCall *a) {
+        if (a->reopened)
                 return false;
-        p->retried = true;
+        a->reopened = true;
         c->conn = h2_conn_free(c->conn);
         return true;
 }
 
 static void channel_advance(Channel *c) {
         while (c->waiting && c->conn) {
-                ProcessCall *p = c->waiting;
+                AgentCall *a = c->waiting;
                 int r;
 
-                r = call_send(p);
+                r = call_open_stream(a);
                 if (r == -EAGAIN)
                         return;
-                if (r == -ENOTCONN && channel_reopen(c, p))
+                if (r == -ENOTCONN && channel_reopen(c, a))
                         break;
-                if (r >= 0)
-                        r = call_send_spec(p);
-                if (r < 0) {
-                        if (p->stream)
-                                (void) h2_stream_reset(p->stream, H2_CANCEL);
-                        call_fail(p, FAULT_AGENT, "Failed to send the command to the capsule.");
-                        continue;
-                }
-
-                call_set_running(p);
+                if (r < 0)
+                        call_fail(a, FAULT_AGENT, "Failed to send the request to the capsule.");
+                else if (!a->ended && a->handlers->on_writable)
+                        a->handlers->on_writable(a, a->userdata);
         }
 
         if (c->waiting && !c->opening && channel_open(c) < 0)
@@ -461,9 +458,10 @@ static int channel_get(ChannelTable *t, const CapsuleView *capsule, const AuthKe
         return 0;
 }
 
-int channel_start_process(ChannelTable *t, const CapsuleView *capsule, const AuthKey *key, const char *spec,
-                          const ProcessHandlers *handlers, void *userdata, ProcessCall **ret) {
-        _cleanup_(process_call_freep) ProcessCall *p = NULL;
+int channel_call(ChannelTable *t, const CapsuleView *capsule, const AuthKey *key, const char *method,
+                 const char *path, bool with_body, const AgentCallHandlers *handlers, void *userdata,
+                 AgentCall **ret) {
+        _cleanup_(agent_call_freep) AgentCall *a = NULL;
         Channel *c;
         int r;
 
@@ -473,41 +471,33 @@ int channel_start_process(ChannelTable *t, const CapsuleView *capsule, const Aut
         if (c->n_waiting >= EXEC_PENDING_MAX)
                 return -ENOBUFS;
 
-        p = malloc(sizeof(ProcessCall));
-        if (!p)
+        a = malloc(sizeof(AgentCall));
+        if (!a)
                 return -ENOMEM;
-        *p = (ProcessCall) { .handlers = handlers, .userdata = userdata, .spec = strdup(spec) };
-        if (!p->spec)
+        *a = (AgentCall) {
+                .handlers = handlers,
+                .userdata = userdata,
+                .method = method,
+                .path = strdup(path),
+                .ended = !with_body,
+        };
+        if (!a->path)
                 return -ENOMEM;
 
+        a->channel = c;
+        a->waiting = true;
+        a->link = c->waiting_end;
+        *c->waiting_end = a;
+        c->waiting_end = &a->next;
+        c->n_waiting++;
+
         /* With a connection at hand it is sent now; callbacks still come from the loop only. */
-        if (!c->conn || c->waiting) {
+        if (!c->conn || c->waiting != a || call_open_stream(a) < 0) {
                 r = event_defer(t->event, &c->defer, PRIORITY_VMM, on_defer, c);
                 if (r < 0)
                         return r;
         }
-
-        p->channel = c;
-        p->waiting = true;
-        p->link = c->waiting_end;
-        *c->waiting_end = p;
-        c->waiting_end = &p->next;
-        c->n_waiting++;
-
-        if (c->conn && c->waiting == p) {
-                r = call_send(p);
-                if (r < 0) {
-                        r = event_defer(t->event, &c->defer, PRIORITY_VMM, on_defer, c);
-                        if (r < 0)
-                                return r;
-                } else {
-                        r = call_send_spec(p);
-                        if (r < 0)
-                                return r;
-                        call_set_running(p);
-                }
-        }
-        *ret = TAKE_PTR(p);
+        *ret = TAKE_PTR(a);
         return 0;
 }
 

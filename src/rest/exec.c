@@ -11,6 +11,7 @@
 #include "basic/strings.h"
 #include "rest/capsule-spec.h"
 #include "rest/exec-output.h"
+#include "rest/process-call.h"
 #include "rest/rest.h"
 #include "shared/event.h"
 #include "shared/json-field.h"
@@ -108,53 +109,34 @@ static void exec_answer(ExecOp *o, int exit_code) {
         rest_answer_response(o->request, 200, response);
 }
 
-/* FRAME_STARTED: a background command is all done for us. */
-static void exec_started(ExecOp *o, const void *payload, size_t n) {
-        _cleanup_json_ json_t *root = NULL;
-        const char *tag = NULL;
-        json_int_t pid = 0;
+static void on_process_started(ProcessCall *p, uint32_t pid, const char *tag, void *userdata) {
+        ExecOp *o = userdata;
 
         if (!o->spec.background)
                 return;
 
-        root = json_loadb(payload, n, JSON_REJECT_DUPLICATES, NULL);
-        if (!root || json_unpack(root, "{s:I,s:s}", "pid", &pid, "tag", &tag) < 0) {
-                exec_fail(o, FAULT_AGENT, "The capsule's agent sent something malformed.");
-                return;
-        }
-
-        o->process = process_call_free(o->process);
         rest_answer_json_object(o->request, 202,
                                 json_pack("{s:s,s:s,s:I,s:s}", "sandbox_id", o->id, "cmd", o->spec.cmd,
-                                          "pid", pid, "tag", tag));
+                                          "pid", (json_int_t) pid, "tag", tag));
+        o->process = process_call_free(o->process);
 }
 
-static void exec_exited(ExecOp *o, const void *payload, size_t n) {
-        _cleanup_json_ json_t *root = NULL;
-        const char *reason = "";
-        json_int_t code = 0;
-
-        root = json_loadb(payload, n, JSON_REJECT_DUPLICATES, NULL);
-        if (!root || json_unpack(root, "{s:I,s?s}", "exit_code", &code, "reason", &reason) < 0 ||
-            code < -1 || code > 255) {
-                exec_fail(o, FAULT_AGENT, "The capsule's agent sent something malformed.");
-                return;
-        }
+static void on_process_exit(ProcessCall *p, const ProcessExit *e, void *userdata) {
+        ExecOp *o = userdata;
 
         o->process = process_call_free(o->process);
         o->timer = event_source_free(o->timer);
-        if (streq(reason, "timeout"))
+        if (e->timed_out)
                 exec_fail_timeout(o);
-        else if (streq(reason, "lost"))
-                exec_fail(o, FAULT_AGENT, "The command was lost.");
         else
-                exec_answer(o, (int) code);
+                exec_answer(o, e->exit_code);
 }
 
-static void exec_output_came(ExecOp *o, unsigned stream, const void *data, size_t n) {
+static bool on_process_output(ProcessCall *p, FrameType type, const void *data, size_t n, void *userdata) {
+        ExecOp *o = userdata;
         int r;
 
-        r = exec_output_append(&o->output, stream, data, n);
+        r = exec_output_append(&o->output, type == FRAME_STDERR, data, n);
         if (r == -E2BIG)
                 exec_fail(o, FAULT_TOO_LARGE,
                           "The command wrote more than 64 MiB and was killed; write to a file instead.");
@@ -163,25 +145,7 @@ static void exec_output_came(ExecOp *o, unsigned stream, const void *data, size_
                           "The output of all commands together is too large; the command was killed.");
         else if (r < 0)
                 exec_fail(o, FAULT_NO_MEMORY, "Out of memory.");
-}
-
-static void on_process_frame(ProcessCall *p, FrameType type, const void *payload, size_t n, void *userdata) {
-        ExecOp *o = userdata;
-
-        switch (type) {
-        case FRAME_STARTED:
-                exec_started(o, payload, n);
-                break;
-        case FRAME_STDOUT:
-        case FRAME_STDERR:
-                exec_output_came(o, type == FRAME_STDERR, payload, n);
-                break;
-        case FRAME_EXIT:
-                exec_exited(o, payload, n);
-                break;
-        default:
-                exec_fail(o, FAULT_AGENT, "The capsule's agent sent something malformed.");
-        }
+        return true;
 }
 
 static void on_process_failed(ProcessCall *p, const Fault *fault, void *userdata) {
@@ -192,7 +156,9 @@ static void on_process_failed(ProcessCall *p, const Fault *fault, void *userdata
 }
 
 static const ProcessHandlers process_handlers = {
-        .on_frame = on_process_frame,
+        .on_started = on_process_started,
+        .on_output = on_process_output,
+        .on_exit = on_process_exit,
         .on_failed = on_process_failed,
 };
 
@@ -219,8 +185,8 @@ static int exec_op_start(ExecOp *o, const CapsuleView *v, Fault *reterr) {
                         return fault_set_errno(reterr, r, "Failed to run the command");
         }
 
-        r = channel_start_process(s->channels, v, o->request->key, agent_spec, &process_handlers, o,
-                                  &o->process);
+        r = channel_start_process(s->channels, v, o->request->key, agent_spec, /* with_input= */ false,
+                                  &process_handlers, o, &o->process);
         if (r == -ENOBUFS)
                 return fault_set(reterr, FAULT_NO_CAPACITY, "Too many commands wait for this capsule.");
         if (r < 0)
