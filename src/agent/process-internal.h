@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Shared by process.c (life) and process-io.c (bytes). */
+/* Shared by process.c (life), process-io.c (output) and process-input.c. */
 
 #include "agent/process.h"
 #include "agent/ring.h"
@@ -26,15 +26,13 @@ struct Process {
         uint64_t started_usec;  /* when it was asked for */
         uint64_t duration_usec; /* until the child's end */
         ProcessPipe output[2];
-        int stdin_fd;
+        int stdin_fd; /* -EBADF: nobody reads it any more, or there is none */
         LoopSource *stdin_source;
-        /* owned; accepted, not yet written; bounded by the stream's window */
-        uint8_t *stdin_data;
-        size_t n_stdin, stdin_size;
+        size_t n_input; /* sum of the readers' */
         bool stdin_eof;
         Ring ring;
         LoopTimer timeout_timer, grace_timer;
-        ProcessReader *readers;
+        ProcessReader *readers; /* in the order of their turns to write to stdin */
 };
 
 typedef struct ProcessSink {
@@ -57,8 +55,8 @@ struct ProcessTable {
 };
 
 /* process-io.c */
-/* our ends into p, the child's into ret */
-int process_io_open(Process *p, int ret_child_fds[static 3], Fault *reterr);
+/* Our ends into p, the child's into ret; of a terminal one for all three. */
+int process_io_open(Process *p, const User *user, int ret_child_fds[static 3], Fault *reterr);
 int process_io_start(Process *p);             /* begins to watch our ends */
 void process_io_close(Process *p, bool sink); /* sink: output pipes that are open are read on for nobody */
 bool process_io_at_end(const Process *p);     /* both outputs */
@@ -66,5 +64,12 @@ void process_io_pump(Process *p);             /* reads what there is and what th
 void process_sink_free(ProcessSink *s);       /* unlinks it, too */
 void process_write_tail(Process *p, ProcessReader *reader);
 
+/* process-input.c */
+int process_input_open(Process *p, int *ret_child_fd);
+int process_input_start(Process *p);
+void process_input_close(Process *p);             /* what waits is dropped */
+void process_input_detach(ProcessReader *reader); /* of its process, which is still set */
+
 /* process.c */
-void process_output_came(Process *p); /* data, or the end of a pipe */
+void process_reader_requeue(ProcessReader *reader); /* its turn comes last */
+void process_output_came(Process *p);               /* data, or the end of a pipe */

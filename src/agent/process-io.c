@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The bytes of a process: pipes to streams and ring, stream to stdin. */
+/* The output of a process: pipes or terminal to streams and ring. Its input: process-input.c. */
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
 
 #include "agent/process-internal.h"
 #include "basic/fd.h"
@@ -30,7 +32,11 @@ static size_t readers_room(const Process *p) {
 }
 
 static void pipe_close(ProcessPipe *pipe) {
-        pipe->source = loop_source_close(pipe->source);
+        if (pipe->type == FRAME_PTY) { /* the input has a copy */
+                pipe->source = loop_source_free(pipe->source);
+                (void) close_fd(pipe->fd);
+        } else
+                pipe->source = loop_source_close(pipe->source);
         pipe->fd = -EBADF;
         pipe->paused = false;
 }
@@ -78,7 +84,7 @@ static bool pipe_pump(ProcessPipe *pipe) {
                         break;
 
                 came = true;
-                if (n <= 0) {
+                if (n <= 0) { /* of a terminal: EIO once nobody has its other side open */
                         pipe_close(pipe);
                         break;
                 }
@@ -123,104 +129,6 @@ bool process_io_at_end(const Process *p) {
         return p->output[0].fd < 0 && p->output[1].fd < 0;
 }
 
-/* stdin */
-
-static void stdin_give_credit(Process *p, size_t n) {
-        for (ProcessReader *reader = p->readers; n > 0 && reader; reader = reader->next)
-                if (reader->owner)
-                        h2_stream_consume(reader->stream, n);
-}
-
-static void stdin_close(Process *p) {
-        p->stdin_source = loop_source_free(p->stdin_source);
-        p->stdin_fd = close_fd(p->stdin_fd);
-        stdin_give_credit(p, p->n_stdin);
-        free(p->stdin_data);
-        p->stdin_data = NULL;
-        p->n_stdin = p->stdin_size = 0;
-}
-
-/* What the pipe takes; all of it when nobody reads any more. */
-static size_t stdin_write(Process *p, const uint8_t *data, size_t n) {
-        for (size_t done = 0;;) {
-                ssize_t k;
-
-                if (done >= n || p->stdin_fd < 0)
-                        return n;
-
-                k = write(p->stdin_fd, data + done, n - done);
-                if (k < 0 && errno == EINTR)
-                        continue;
-                if (k < 0 && errno == EAGAIN)
-                        return done;
-                if (k < 0) {
-                        p->stdin_fd = close_fd(p->stdin_fd);
-                        return n;
-                }
-                done += (size_t) k;
-        }
-}
-
-static void on_stdin(uint32_t events, void *userdata) {
-        Process *p = userdata;
-        size_t done;
-
-        if (p->n_stdin == 0 && (events & (EPOLLERR | EPOLLHUP))) {
-                stdin_close(p);
-                return;
-        }
-
-        done = stdin_write(p, p->stdin_data, p->n_stdin);
-        p->n_stdin -= done;
-        if (p->n_stdin > 0)
-                memmove(p->stdin_data, p->stdin_data + done, p->n_stdin);
-        stdin_give_credit(p, done);
-
-        if (p->stdin_fd < 0 || (p->n_stdin == 0 && p->stdin_eof))
-                stdin_close(p);
-        else if (p->n_stdin == 0)
-                (void) loop_source_set_events(p->stdin_source, 0);
-}
-
-size_t process_stdin(Process *p, const void *data, size_t n) {
-        size_t done = 0;
-
-        if (p->stdin_fd < 0 || p->stdin_eof)
-                return n;
-
-        if (p->n_stdin == 0)
-                done = stdin_write(p, data, n);
-        if (p->stdin_fd < 0) {
-                stdin_close(p);
-                return n;
-        }
-        if (done == n)
-                return n;
-
-        if (p->stdin_size - p->n_stdin < n - done) {
-                size_t size = p->n_stdin + n - done;
-                uint8_t *bigger = realloc(p->stdin_data, size);
-
-                if (!bigger) {
-                        stdin_close(p); /* better a short input than one with a hole */
-                        return n;
-                }
-                p->stdin_data = bigger;
-                p->stdin_size = size;
-        }
-
-        memcpy(p->stdin_data + p->n_stdin, (const uint8_t *) data + done, n - done);
-        p->n_stdin += n - done;
-        (void) loop_source_set_events(p->stdin_source, EPOLLOUT);
-        return done;
-}
-
-void process_stdin_eof(Process *p) {
-        p->stdin_eof = true;
-        if (p->n_stdin == 0)
-                stdin_close(p);
-}
-
 /* begin and end */
 
 static int output_open(Process *p, size_t i, FrameType type, int *ret_child_fd) {
@@ -234,26 +142,55 @@ static int output_open(Process *p, size_t i, FrameType type, int *ret_child_fd) 
         return fcntl(fds[0], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-static int stdin_open(Process *p, int *ret_child_fd) {
-        int fds[2];
+static int terminal_set_up(int master_fd, int slave_fd, const Spec *spec, const User *user) {
+        struct winsize size = { .ws_col = (unsigned short) spec->pty.cols,
+                                .ws_row = (unsigned short) spec->pty.rows };
+        struct termios mode;
 
-        if (!p->spec.with_stdin) {
-                *ret_child_fd = p->table->null_fd;
+        if (ioctl(master_fd, TIOCSWINSZ, &size) < 0 || tcgetattr(slave_fd, &mode) < 0)
+                return -errno;
+
+        mode.c_iflag |= IUTF8; /* one erase for one character */
+        if (tcsetattr(slave_fd, TCSANOW, &mode) < 0 || fchown(slave_fd, user->uid, (gid_t) -1) < 0)
+                return -errno;
+
+        return 0;
+}
+
+/* The one end of ours is there twice, so that reading and writing are watched apart. */
+static int terminal_open(Process *p, const User *user, int *ret_child_fd) {
+        int unlocked = 0;
+
+        p->output[0] = (ProcessPipe) {
+                .process = p,
+                .type = FRAME_PTY,
+                .fd = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC),
+        };
+        if (p->output[0].fd < 0 || ioctl(p->output[0].fd, TIOCSPTLCK, &unlocked) < 0)
+                return -errno;
+
+        *ret_child_fd = ioctl(p->output[0].fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+        if (*ret_child_fd < 0)
+                return -errno;
+
+        p->stdin_fd = fcntl(p->output[0].fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        if (p->stdin_fd < 0)
+                return -errno;
+
+        return terminal_set_up(p->output[0].fd, *ret_child_fd, &p->spec, user);
+}
+
+int process_io_open(Process *p, const User *user, int ret_child_fds[static 3], Fault *reterr) {
+        int r;
+
+        if (p->spec.pty.wanted) {
+                r = terminal_open(p, user, &ret_child_fds[0]);
+                if (r < 0)
+                        return fault_set(reterr, FAULT_AGENT, "Cannot make the terminal: %s.", strerror(-r));
                 return 0;
         }
 
-        if (pipe2(fds, O_CLOEXEC) < 0)
-                return -errno;
-
-        *ret_child_fd = fds[0];
-        p->stdin_fd = fds[1];
-        return fcntl(fds[1], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
-}
-
-int process_io_open(Process *p, int ret_child_fds[static 3], Fault *reterr) {
-        int r;
-
-        r = stdin_open(p, &ret_child_fds[0]);
+        r = process_input_open(p, &ret_child_fds[0]);
         if (r >= 0)
                 r = output_open(p, 0, FRAME_STDOUT, &ret_child_fds[1]);
         if (r >= 0)
@@ -271,14 +208,27 @@ int process_io_start(Process *p) {
         for (size_t i = 0; i < ELEMENTSOF(p->output); i++) {
                 ProcessPipe *pipe = &p->output[i];
 
+                if (pipe->fd < 0)
+                        continue;
                 r = loop_add(p->table->loop, pipe->fd, EPOLLIN, on_output, pipe, &pipe->source);
                 if (r < 0)
                         return r;
         }
 
-        if (p->stdin_fd < 0)
-                return 0;
-        return loop_add(p->table->loop, p->stdin_fd, 0, on_stdin, p, &p->stdin_source);
+        return process_input_start(p);
+}
+
+int process_resize(Process *p, uint32_t cols, uint32_t rows) {
+        struct winsize size = { .ws_col = (unsigned short) cols, .ws_row = (unsigned short) rows };
+
+        if (!p->spec.pty.wanted)
+                return -ENOTTY;
+        if (!pty_size_is_valid(cols, rows))
+                return -ERANGE;
+        if (p->output[0].fd < 0)
+                return -ESRCH;
+
+        return ioctl(p->output[0].fd, TIOCSWINSZ, &size) < 0 ? -errno : 0;
 }
 
 static void on_sink(uint32_t events, void *userdata) {
@@ -333,11 +283,12 @@ void process_io_close(Process *p, bool sink) {
 
                 pipe->source = loop_source_free(pipe->source);
                 fd = TAKE_FD(pipe->fd);
-                if (fd >= 0 && sink)
+                /* A terminal hangs up what is left on it. */
+                if (fd >= 0 && sink && pipe->type != FRAME_PTY)
                         sink_add_consume(p->table, fd);
                 else
                         (void) close_fd(fd);
         }
 
-        stdin_close(p);
+        process_input_close(p);
 }

@@ -15,7 +15,7 @@
 #include "basic/limits.h"
 #include "basic/strings.h"
 
-#define TAG_RANDOM_LEN 8U        /* "proc-" + 8 hex */
+#define TAG_RANDOM_LEN 8U        /* "proc-" or "pty-" + 8 hex */
 #define JSON_FRAME_MAX (2 * KIB) /* FRAME_STARTED, FRAME_EXIT with their headers */
 
 int process_table_new(Loop *loop, ProcessTable **ret) {
@@ -65,13 +65,13 @@ static void table_unlink(Process *p) {
 static void process_free(Process *p, bool linked) {
         loop_timer_stop(&p->timeout_timer);
         loop_timer_stop(&p->grace_timer);
+        process_io_close(p, /* sink= */ false);
         while (p->readers) {
                 ProcessReader *reader = p->readers;
 
                 p->readers = reader->next;
                 reader->process = NULL;
         }
-        process_io_close(p, /* sink= */ false);
         if (linked)
                 table_unlink(p);
         ring_done(&p->ring);
@@ -262,31 +262,48 @@ static void reader_link(Process *p, ProcessReader *reader) {
         p->readers = reader;
 }
 
-static void reader_write_started(const Process *p, ProcessReader *reader) {
-        (void) reader_write_json_consume(reader, FRAME_STARTED,
-                                         json_pack("{s:i, s:s}", "pid", (int) p->pid, "tag", p->spec.tag));
+static void reader_unlink(ProcessReader *reader) {
+        ProcessReader **link = &reader->process->readers;
+
+        while (*link != reader)
+                link = &(*link)->next;
+        *link = reader->next;
 }
 
-void process_attach(Process *p, ProcessReader *reader) {
+void process_reader_requeue(ProcessReader *reader) {
+        ProcessReader **link = &reader->process->readers;
+
+        reader_unlink(reader);
+        while (*link)
+                link = &(*link)->next;
+        reader->next = NULL;
+        *link = reader;
+}
+
+static void reader_write_started(const Process *p, ProcessReader *reader) {
+        (void) reader_write_json_consume(reader, FRAME_STARTED,
+                                         json_pack("{s:i, s:s, s:b}", "pid", (int) p->pid, "tag",
+                                                   p->spec.tag, "pty", p->spec.pty.wanted));
+}
+
+void process_attach(Process *p, ProcessReader *reader, bool tail) {
         reader_link(p, reader);
         reader_write_started(p, reader);
-        process_write_tail(p, reader);
+        if (tail)
+                process_write_tail(p, reader);
         if (p->finished)
                 process_deliver_exit(p);
 }
 
 void process_detach(ProcessReader *reader) {
-        Process *p = TAKE_PTR(reader->process);
+        Process *p = reader->process;
 
         if (!p)
                 return;
 
-        for (ProcessReader **link = &p->readers; *link; link = &(*link)->next)
-                if (*link == reader) {
-                        *link = reader->next;
-                        break;
-                }
-
+        process_input_detach(reader);
+        reader_unlink(reader);
+        reader->process = NULL;
         if (reader->owner) {
                 process_stdin_eof(p);
                 if (!p->spec.keep)
@@ -328,8 +345,26 @@ static int process_name(Process *p) {
 
         hex_encode(bytes, sizeof(bytes), hex);
         free(p->spec.tag);
-        p->spec.tag = strjoin("proc-", hex);
+        p->spec.tag = strjoin(p->spec.pty.wanted ? "pty-" : "proc-", hex);
         return p->spec.tag ? 0 : -ENOMEM;
+}
+
+static int process_build_argv(Process *p, const User *user, const char *cwd, char *const *env,
+                              char ***ret_argv, char ***ret_candidates) {
+        _cleanup_strv_ char **argv = NULL;
+        int r;
+
+        if (isempty(p->spec.cmd)) {
+                r = free_and_strdup(&p->spec.cmd, user->shell);
+                return r < 0 ? r : spec_build_login(user, ret_argv, ret_candidates);
+        }
+
+        r = spec_build_argv(&p->spec, cwd, &argv);
+        if (r >= 0)
+                r = spec_build_candidates(argv[0], env, ret_candidates);
+        if (r >= 0)
+                *ret_argv = TAKE_PTR(argv);
+        return r;
 }
 
 static int process_spawn(Process *p, const User *user, char *const *env_defaults, Fault *reterr) {
@@ -341,16 +376,15 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
         cwd = spec_resolve_cwd(&p->spec, user->home);
         r = cwd ? spec_build_env(&p->spec, user, env_defaults, &env) : -ENOMEM;
         if (r >= 0)
-                r = spec_build_argv(&p->spec, cwd, &argv);
-        if (r >= 0)
-                r = spec_build_candidates(argv[0], env, &candidates);
+                r = process_build_argv(p, user, cwd, env, &argv, &candidates);
         if (r >= 0)
                 r = process_name(p);
         if (r < 0)
                 return fault_set(reterr, FAULT_AGENT, "Cannot start the process: %s.", strerror(-r));
 
-        r = process_io_open(p, fds, reterr);
+        r = process_io_open(p, user, fds, reterr);
         if (r >= 0) {
+                bool terminal = p->spec.pty.wanted;
                 SpawnRequest q = {
                         .argv = argv,
                         .env = env,
@@ -359,8 +393,9 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
                         .any_cwd = isempty(p->spec.cwd),
                         .user = user,
                         .stdin_fd = fds[0],
-                        .stdout_fd = fds[1],
-                        .stderr_fd = fds[2],
+                        .stdout_fd = terminal ? fds[0] : fds[1],
+                        .stderr_fd = terminal ? fds[0] : fds[2],
+                        .terminal = terminal,
                 };
 
                 r = spawn_process(&q, reterr);
@@ -452,7 +487,7 @@ Process* process_find(ProcessTable *t, const char *selector, bool ended) {
 
 static json_t* process_to_json(const Process *p) {
         return json_pack("{s:i, s:s, s:s, s:o, s:b}", "pid", (int) p->pid, "tag", p->spec.tag, "cmd",
-                         p->spec.cmd, "args", json_from_strv(p->spec.args), "pty", 0);
+                         p->spec.cmd, "args", json_from_strv(p->spec.args), "pty", p->spec.pty.wanted);
 }
 
 json_t* process_table_to_json(ProcessTable *t) {

@@ -6,9 +6,10 @@
  *
  * Output goes from two pipes into the streams of all readers and into a ring for those who come later. The
  * slowest reader sets the pace: without room in its stream the pipes are not read, so the process blocks and
- * no byte is lost. Without a reader output goes into the ring alone. After the direct child has ended the
- * pipes are drained until end of file or PROCESS_GRACE_USEC without data; what then still holds them (a
- * daemon the process left behind) is left alone, its output is read and dropped.
+ * no byte is lost. Without a reader output goes into the ring alone. With a terminal there is one stream of
+ * output instead of two, and its end is the moment when nobody has the terminal open. After the direct child
+ * has ended the pipes are drained until end of file or PROCESS_GRACE_USEC without data; what then still
+ * holds them (a daemon the process left behind) is left alone, its output is read and dropped.
  */
 
 #include <jansson.h>
@@ -31,6 +32,8 @@ typedef struct ProcessReader {
         H2Stream *stream; /* weak: the request is freed with it */
         Process *process; /* weak: NULL before the start and once all has been written */
         bool owner;       /* it started the process */
+        uint8_t *input;   /* owned: taken from it for stdin, not yet written; bounded by its window */
+        size_t n_input, input_size;
         struct ProcessReader *next;
 } ProcessReader;
 
@@ -44,17 +47,20 @@ int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, cons
                     ProcessReader *reader, Fault *reterr);
 /* Gives the reader of process_prepare() FRAME_STARTED and the rest as it comes. */
 void process_begin(ProcessReader *reader);
-/* Gives reader FRAME_STARTED, the tail kept, and what follows. */
-void process_attach(Process *p, ProcessReader *reader);
+/* Gives reader FRAME_STARTED, the tail kept if it is wanted, and what follows. */
+void process_attach(Process *p, ProcessReader *reader, bool tail);
 /* The stream is gone. Kills the process group when it was the owner's and on_disconnect=kill. */
 void process_detach(ProcessReader *reader);
 /* The stream has room again. */
 void process_reader_writable(ProcessReader *reader);
 
-/* Bytes for the process's stdin. The number of bytes done with now; the rest is given to 'consumed' of the
- * owner's stream later. */
-size_t process_stdin(Process *p, const void *data, size_t n);
+/* Bytes for stdin, or typed. The number of bytes done with now; the reader's stream gets the credit for the
+ * rest later. Whatever the process cannot take any more is dropped. */
+size_t process_stdin(ProcessReader *reader, const void *data, size_t n);
+/* A terminal has no end of input: there it does nothing. */
 void process_stdin_eof(Process *p);
+/* -ENOTTY: no terminal; -ERANGE: beyond PTY_COLS_MAX, PTY_ROWS_MAX, or 0; -ESRCH: it is closed. */
+int process_resize(Process *p, uint32_t cols, uint32_t rows);
 
 /* All digits: pid; else tag, the first match. ended: also those whose tail is kept. NULL: none. */
 Process* process_find(ProcessTable *t, const char *selector, bool ended);

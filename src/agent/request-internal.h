@@ -43,4 +43,7 @@ void processes_get(Request *q);
 int processes_post_frame(FrameType type, const void *payload, size_t n, void *userdata);
 void processes_post_end(Request *q);
 void process_get(Request *q);
+void process_attach_post(Request *q);
+int process_attach_frame(FrameType type, const void *payload, size_t n, void *userdata);
 void process_signal(Request *q);
+void process_resize_post(Request *q);

@@ -71,6 +71,9 @@ static const Route routes[] = {
         { "GET", "/processes", NULL, .on_begin = processes_get },
         { "POST", "/processes", NULL, .on_body = processes_post_end, .on_frame = processes_post_frame },
         { "GET", "/processes/", "", .on_begin = process_get },
+        { "POST", "/processes/", "attach", .on_begin = process_attach_post,
+          .on_frame = process_attach_frame },
+        { "POST", "/processes/", "resize", .on_begin = process_resize_post },
         { "POST", "/processes/", "signal", .on_begin = process_signal },
 };
 

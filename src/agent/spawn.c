@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -111,7 +112,7 @@ static int child_main(void *userdata) {
         int r;
 
         (void) setsid();
-        r = child_stdio(q);
+        r = q->terminal && ioctl(q->stdin_fd, TIOCSCTTY, 0) < 0 ? -errno : child_stdio(q);
         if (r < 0) {
                 c->stage = SPAWN_STAGE_STDIO;
                 goto fail;

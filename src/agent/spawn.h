@@ -19,6 +19,7 @@ typedef struct SpawnRequest {
         bool any_cwd; /* nobody asked for cwd: "/" will do where it cannot be entered */
         const User *user;
         int stdin_fd, stdout_fd, stderr_fd; /* borrowed, all >= 3 */
+        bool terminal;                      /* stdin_fd becomes the controlling terminal */
 } SpawnRequest;
 
 /*

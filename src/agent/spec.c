@@ -28,9 +28,28 @@ static int parse_on_disconnect(const JsonField *f, json_t *v, void *field, Fault
         return 0;
 }
 
+static const JsonField pty_fields[] = { { "cols", json_parse_u32, offsetof(SpecPty, cols),
+                                          JSON_FIELD_ZERO_IS_DEFAULT, .min = 1, .max = PTY_COLS_MAX },
+                                        { "rows", json_parse_u32, offsetof(SpecPty, rows),
+                                          JSON_FIELD_ZERO_IS_DEFAULT, .min = 1, .max = PTY_ROWS_MAX },
+                                        {} };
+
+static int parse_pty(const JsonField *f, json_t *v, void *field, Fault *reterr) {
+        SpecPty *pty = field;
+
+        if (!json_is_object(v))
+                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an object.", f->name);
+
+        *pty = (SpecPty) { .wanted = true, .cols = PTY_COLS_DEFAULT, .rows = PTY_ROWS_DEFAULT };
+        return json_dispatch(v, pty_fields, pty, reterr);
+}
+
+bool pty_size_is_valid(uint32_t cols, uint32_t rows) {
+        return cols > 0 && cols <= PTY_COLS_MAX && rows > 0 && rows <= PTY_ROWS_MAX;
+}
+
 static const JsonField spec_fields[] = {
-        { "cmd", json_parse_string, offsetof(Spec, cmd), JSON_FIELD_MANDATORY | JSON_FIELD_NON_EMPTY,
-          .max = ARGV_ENV_BYTES_MAX },
+        { "cmd", json_parse_string, offsetof(Spec, cmd), .max = ARGV_ENV_BYTES_MAX },
         { "args", json_parse_strv, offsetof(Spec, args), .max = ARGV_MAX, .total_max = ARGV_ENV_BYTES_MAX },
         { "env", json_parse_map, offsetof(Spec, env), .max = ENV_MAX, .item_max = ENV_ENTRY_LEN_MAX,
           .total_max = ARGV_ENV_BYTES_MAX },
@@ -41,6 +60,7 @@ static const JsonField spec_fields[] = {
         { "stdin", json_parse_bool, offsetof(Spec, with_stdin) },
         { "on_disconnect", parse_on_disconnect, offsetof(Spec, keep) },
         { "shell_fallback", json_parse_bool, offsetof(Spec, shell_fallback) },
+        { "pty", parse_pty, offsetof(Spec, pty) },
         {}
 };
 
@@ -55,6 +75,9 @@ int spec_parse(const char *text, size_t n, Spec *ret, Fault *reterr) {
         r = json_dispatch(object, spec_fields, &s, reterr);
         if (r < 0)
                 return r;
+        if (isempty(s.cmd) && (!s.pty.wanted || strv_length(s.args) > 0))
+                return fault_set(reterr, FAULT_INVALID_ARGS, "cmd: is required%s.",
+                                 s.pty.wanted ? " with args" : "");
 
         *ret = s;
         s = (Spec) {};
@@ -106,14 +129,12 @@ const char* env_get(char *const *env, const char *name) {
 int spec_build_env(const Spec *s, const User *u, char *const *defaults, char ***ret) {
         _cleanup_strv_ char **env = NULL;
         const char *const base[][2] = {
-                { "PATH", DEFAULT_PATH },
-                { "HOME", u->home },
-                { "USER", u->name },
-                { "LOGNAME", u->name },
+                { "PATH", DEFAULT_PATH }, { "HOME", u->home },          { "USER", u->name },
+                { "LOGNAME", u->name },   { "TERM", PTY_TERM_DEFAULT },
         };
         int r;
 
-        for (size_t i = 0; i < ELEMENTSOF(base); i++) {
+        for (size_t i = 0; i < ELEMENTSOF(base) - (s->pty.wanted ? 0 : 1); i++) {
                 r = env_put_value(&env, base[i][0], base[i][1]);
                 if (r < 0)
                         return r;
@@ -198,5 +219,22 @@ int spec_build_candidates(const char *file, char *const *env, char ***ret) {
         }
 
         *ret = TAKE_PTR(list);
+        return 0;
+}
+
+int spec_build_login(const User *u, char ***ret_argv, char ***ret_candidates) {
+        _cleanup_strv_ char **argv = NULL, **list = NULL;
+        int r;
+
+        r = strv_extendf(&argv, "-%s", strrchr(u->shell, '/') + 1);
+        if (r >= 0)
+                r = strv_extend(&list, u->shell);
+        if (r >= 0)
+                r = strv_extend(&list, "/bin/sh");
+        if (r < 0)
+                return r;
+
+        *ret_argv = TAKE_PTR(argv);
+        *ret_candidates = TAKE_PTR(list);
         return 0;
 }

@@ -12,6 +12,7 @@
 void user_done(User *u) {
         free(u->name);
         free(u->home);
+        free(u->shell);
         *u = USER_NULL;
 }
 
@@ -51,8 +52,10 @@ static char* next_line(const char **text) {
 static int user_from_line(char *line, const char *name, bool by_uid, User *ret) {
         char *fields[7];
         uint32_t uid, gid;
+        size_t n_fields;
 
-        if (split_fields(line, fields, ELEMENTSOF(fields)) < 6)
+        n_fields = split_fields(line, fields, ELEMENTSOF(fields));
+        if (n_fields < 6)
                 return 0;
         if (!streq(fields[by_uid ? 2 : 0], name) || isempty(fields[0]))
                 return 0;
@@ -64,7 +67,8 @@ static int user_from_line(char *line, const char *name, bool by_uid, User *ret) 
         *ret = (User) { .uid = uid, .gid = gid, .groups = { gid }, .n_groups = 1 };
         ret->name = strdup(fields[0]);
         ret->home = strdup(fields[5][0] == '/' ? fields[5] : "/");
-        if (!ret->name || !ret->home) {
+        ret->shell = strdup(n_fields > 6 && fields[6][0] == '/' ? fields[6] : "/bin/sh");
+        if (!ret->name || !ret->home || !ret->shell) {
                 user_done(ret);
                 return -ENOMEM;
         }
@@ -146,7 +150,8 @@ static int user_root(User *ret) {
         *ret = (User) { .n_groups = 1 };
         ret->name = strdup("root");
         ret->home = strdup("/root");
-        if (!ret->name || !ret->home) {
+        ret->shell = strdup("/bin/sh");
+        if (!ret->name || !ret->home || !ret->shell) {
                 user_done(ret);
                 return -ENOMEM;
         }

@@ -15,7 +15,7 @@
 #define USER_FILE_MAX   (1 * MIB) /* /etc/passwd, /etc/group */
 
 typedef struct User {
-        char *name, *home;
+        char *name, *home, *shell;
         uid_t uid;
         gid_t gid;
         gid_t groups[USER_GROUPS_MAX]; /* gid is the first */

@@ -33,7 +33,7 @@ typedef enum FrameType {
         FRAME_STDIN = 'i', /* to the agent */
         FRAME_STDIN_EOF = 'I',
         FRAME_RESIZE = 'w',  /* to the agent: 2 × 16 bit big-endian, columns, rows */
-        FRAME_STARTED = 's', /* from the agent, first: JSON {"pid","tag"} */
+        FRAME_STARTED = 's', /* from the agent, first: JSON {"pid","tag","pty"} */
         FRAME_STDOUT = 'o',
         FRAME_STDERR = 'e',
         FRAME_PTY = 'p',

@@ -7,6 +7,7 @@ ordinary process on a socket. Client is an HTTP/2 client with as much control ov
 import ctypes
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -57,13 +58,15 @@ class Result:
 
     def __init__(self, stream):
         self.stream = stream
-        self.stdout = self.stderr = b""
+        self.stdout = self.stderr = self.pty = b""
         self.started = self.exit = None
         for kind, payload in stream.frames() if stream.status == 200 else []:
             if kind == "o":
                 self.stdout += payload
             elif kind == "e":
                 self.stderr += payload
+            elif kind == "p":
+                self.pty += payload
             elif kind == "s":
                 self.started = json.loads(payload)
             elif kind == "x":
@@ -183,6 +186,23 @@ class Client:
             if left <= 0 or not self.pump(left):
                 raise TimeoutError(f"no frame '{kind}', got {bytes(st.data[-200:])!r}")
 
+    def wait_output(self, st, pattern, timeout=30.0):
+        """Until what the terminal of st wrote matches pattern (bytes); the match."""
+        until = time.monotonic() + timeout
+        while not (found := re.search(pattern, Result(st).pty)):
+            left = until - time.monotonic()
+            if st.ended or left <= 0 or not self.pump(left):
+                raise TimeoutError(f"no {pattern!r} in {Result(st).pty[-500:]!r}")
+        return found
+
+    def type(self, st, text):
+        """Types text on the terminal that st is attached to."""
+        for i in range(0, len(text), 60_000):
+            self.send(st, frame("i", text[i : i + 60_000]))
+
+    def resize(self, st, cols, rows):
+        self.send(st, frame("w", struct.pack(">HH", cols, rows)))
+
     def cancel(self, st):
         self.h2.reset_stream(st.id, h2.errors.ErrorCodes.CANCEL)
         st.ended = True
@@ -196,6 +216,17 @@ class Client:
     def start(self, cmd, *args, end=True, **spec):
         spec = {"cmd": cmd, **({"args": list(args)} if args else {}), **spec}
         return self.request("POST", "/processes", frame("j", json.dumps(spec).encode()), end)
+
+    def terminal(self, cmd, *args, cols=80, rows=24, **spec):
+        """A terminal that stays when its stream goes, already attached."""
+        st = self.start(cmd, *args, end=False, **{"pty": {"cols": cols, "rows": rows}, "on_disconnect": "keep", **spec})
+        self.wait_frame(st, "s")
+        return st
+
+    def attach(self, selector, tail=1, end=False):
+        st = self.request("POST", f"/processes/{selector}/attach?tail={tail}", end=end)
+        self.wait_frame(st, "s")
+        return st
 
     def run(self, cmd, *args, timeout=20.0, **spec):
         st = self.start(cmd, *args, **spec)
@@ -242,7 +273,7 @@ def tsc_khz():
 
 
 PROGRAMS = """sh bash true false echo cat id env sleep seq head tail wc dd yes kill pwd ls mkdir touch stat sync hostname
-    mount mv rm setsid sort tr grep sha256sum readlink ps ip df date nproc od test base64""".split()
+    mount mv rm setsid sort tr grep sha256sum readlink ps ip df date nproc od test base64 stty tty""".split()
 
 
 def make_root(directory):
@@ -265,7 +296,8 @@ def make_root(directory):
         os.makedirs(os.path.join(directory, name))
     os.chown(os.path.join(directory, "home/user"), 1000, 1000)
     texts = {
-        "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/bash\nlost:x:1001:1001::/nowhere:/bin/sh\n",
+        "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/bash\nlost:x:1001:1001::/nowhere:/bin/sh\n"
+        "noshell:x:1002:1002::/tmp:/no/shell\n",
         "etc/group": "root:x:0:\nuser:x:1000:\naudio:x:29:user\nlost:x:1001:\nvideo:x:44:root,user\n",
         "usr/bin/noshebang": "echo from a script\n",
         "usr/bin/notexec": "echo never\n",
@@ -303,7 +335,7 @@ class Files:
         self.kernel, self.initrd = last["result"]["kernel"], last["result"]["initrd"]
         self.vmlinuz = os.path.join(last["result"]["path"], "vmlinuz")
 
-        self.rootfs = os.path.join(self.cache, "rootfs-2.erofs")
+        self.rootfs = os.path.join(self.cache, "rootfs-3.erofs")
         if not os.path.exists(self.rootfs):
             with tempfile.TemporaryDirectory(dir=self.cache) as tmp:
                 tree = os.path.join(tmp, "root")
