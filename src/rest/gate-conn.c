@@ -22,7 +22,7 @@
 static int on_client_io(sd_event_source *s, int fd, uint32_t revents, void *userdata);
 static int on_relay_io(sd_event_source *s, int fd, uint32_t revents, void *userdata);
 
-static void conn_set_deadline(GateConn *c, uint64_t deadline) {
+void gate_conn_set_deadline(GateConn *c, uint64_t deadline) {
         c->deadline = deadline;
         if (c->gate)
                 gate_arm(c->gate, deadline);
@@ -59,13 +59,13 @@ static void conn_watch(GateConn *c) {
 
         if (conn_wants_input(c))
                 client |= EPOLLIN | EPOLLRDHUP;
-        else if (c->phase == CONN_WAIT || c->phase == CONN_ANSWER)
+        else if (c->phase == CONN_WAIT || c->phase == CONN_ANSWER || c->service)
                 client |= EPOLLRDHUP;
         if (c->n_out > 0)
                 client |= EPOLLOUT;
-        else
+        else if (!c->service)
                 relay |= EPOLLIN;
-        if (c->n_good > 0)
+        if (c->n_good > 0 && !c->service)
                 relay |= EPOLLOUT;
 
         (void) sd_event_source_set_io_events(c->source, client);
@@ -110,7 +110,7 @@ int gate_conn_new(Gate *g, int fd, Peer *peer_consume, GateConn **ret) {
                 (void) setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_msec, sizeof(timeout_msec));
         }
 
-        conn_set_deadline(c, gate_now(g) + g->config.first_byte_usec);
+        gate_conn_set_deadline(c, gate_now(g) + g->config.first_byte_usec);
         r = event_io(g->event, &c->source, fd, EPOLLIN | EPOLLRDHUP, PRIORITY_CLIENT, on_client_io, c,
                      "gate-client");
         if (r < 0) {
@@ -132,7 +132,9 @@ static void conn_abandon_request(GateConn *c) {
         Gate *g = c->gate;
 
         conn_close_relay(c);
-        if (c->request)
+        if (c->service)
+                gate_serve_end(c);
+        else if (c->request)
                 g->handlers->on_gone(c, g->userdata);
         c->request = NULL;
 }
@@ -212,7 +214,7 @@ static int conn_write(GateConn *c, const char *data, size_t n) {
                 c->out_at = 0;
                 c->out_usec = gate_now(c->gate);
                 c->n_out_window = 0;
-                conn_set_deadline(c, c->out_usec + c->gate->config.write_stall_usec);
+                gate_conn_set_deadline(c, c->out_usec + c->gate->config.write_stall_usec);
         }
         memcpy(c->out + c->out_at + c->n_out, data + k, n - (size_t) k);
         c->n_out += n - (size_t) k;
@@ -225,7 +227,8 @@ static void conn_linger(GateConn *c) {
         c->phase = CONN_LINGER;
         c->n_in = c->n_good = 0;
         conn_abandon_request(c);
-        conn_set_deadline(c, gate_now(c->gate) + HTTP_LINGER_USEC);
+        gate_conn_set_deadline(c,
+                               gate_now(c->gate) + (c->upload ? HTTP_LINGER_UPLOAD_USEC : HTTP_LINGER_USEC));
         conn_watch(c);
 }
 
@@ -255,6 +258,8 @@ static void conn_answer(GateConn *c, unsigned status, const char *code, const ch
                 return;
         }
 
+        if (c->service)
+                gate_serve_end(c);
         conn_close_relay(c);
         c->phase = CONN_CLOSING;
         if (conn_write(c, text, (size_t) n) < 0)
@@ -316,12 +321,12 @@ static int conn_pass(GateConn *c, uint64_t body_max) {
                 return 0;
         }
 
-        r = conn_attach(c);
+        r = c->service ? 0 : conn_attach(c);
         if (r < 0)
                 return r;
 
         c->n_good = c->scan.head.n;
-        c->phase = http_scan_is_done(&c->scan) ? CONN_ANSWER : CONN_BODY;
+        c->phase = http_scan_is_done(&c->scan) && !c->service ? CONN_ANSWER : CONN_BODY;
         c->body_usec = gate_now(c->gate);
         c->stalled_usec = 0;
         return 0;
@@ -411,7 +416,7 @@ static void conn_relay_broken(GateConn *c) {
         gate_conn_drain(c);
 }
 
-static bool conn_is_ending(const GateConn *c) {
+bool gate_conn_is_ending(const GateConn *c) {
         return c->phase == CONN_CLOSING || c->phase == CONN_LINGER || c->phase == CONN_CLOSED;
 }
 
@@ -423,11 +428,13 @@ static ssize_t conn_feed_step(GateConn *c, const char *data, size_t n) {
 
         if (c->phase == CONN_HEAD && n > 0 && conn_feed_head(c, data, n) < 0)
                 gate_conn_reject(c, HTTP_REJECT_CONNECTIONS);
+        if (c->phase == CONN_BODY && c->service)
+                return gate_serve_step(c, data, n);
         if (c->phase == CONN_BODY)
                 conn_feed_body(c, data, n);
         if (c->phase == CONN_TUNNEL)
                 c->n_good = n;
-        if (conn_is_ending(c))
+        if (gate_conn_is_ending(c))
                 return (ssize_t) n;
         if (c->n_good == 0)
                 return c->phase == before ? -EAGAIN : 0;
@@ -440,15 +447,14 @@ static ssize_t conn_feed_step(GateConn *c, const char *data, size_t n) {
         if (k == 0)
                 return -EAGAIN;
         c->gate->handlers->on_relayed(c, c->gate->userdata);
-        return conn_is_ending(c) ? (ssize_t) n : k;
+        return gate_conn_is_ending(c) ? (ssize_t) n : k;
 }
 
-/* The deadline of what is awaited. */
-static void conn_settle(GateConn *c) {
+void gate_conn_settle(GateConn *c) {
         Gate *g = c->gate;
         uint64_t now;
 
-        if (conn_is_ending(c))
+        if (gate_conn_is_ending(c))
                 return;
 
         now = gate_now(g);
@@ -464,13 +470,15 @@ static void conn_settle(GateConn *c) {
         } else if (c->phase == CONN_HEAD) {
                 if (c->n_in > 0 && !c->head_begun) {
                         c->head_begun = true;
-                        conn_set_deadline(c, now + g->config.head_usec);
+                        gate_conn_set_deadline(c, now + g->config.head_usec);
                 }
+        } else if (c->phase == CONN_BODY && c->stalled_usec == 0 && c->patient) {
+                gate_conn_set_deadline(c, now + g->config.stream_idle_usec);
         } else if (c->phase == CONN_BODY && c->stalled_usec == 0) {
-                conn_set_deadline(c, c->body_usec + g->config.head_usec +
+                gate_conn_set_deadline(c, c->body_usec + g->config.head_usec +
                                                      c->scan.n_body * USEC_PER_SEC / HTTP_BODY_RATE_BYTES);
         } else {
-                conn_set_deadline(c, USEC_INFINITY);
+                gate_conn_set_deadline(c, USEC_INFINITY);
         }
         conn_watch(c);
 }
@@ -490,7 +498,7 @@ static void conn_feed(GateConn *c, const char *data, size_t n) {
         }
         c->feeding = false;
 
-        if (conn_is_ending(c)) {
+        if (gate_conn_is_ending(c)) {
                 c->n_in = 0;
         } else {
                 c->n_in = n - done;
@@ -505,7 +513,7 @@ static void conn_feed(GateConn *c, const char *data, size_t n) {
                         free(c->in);
                         c->in = NULL;
                 }
-                conn_settle(c);
+                gate_conn_settle(c);
         }
         gate_conn_unref(c);
 }
@@ -515,7 +523,7 @@ static void conn_continue(GateConn *c) {
         if (c->n_in > 0)
                 conn_feed(c, c->in, c->n_in);
         else
-                conn_settle(c);
+                gate_conn_settle(c);
 }
 
 static void conn_read(GateConn *c) {
@@ -538,7 +546,7 @@ static void conn_read(GateConn *c) {
         }
         if (c->phase == CONN_LINGER) {
                 c->n_linger += (size_t) k;
-                if (c->n_linger > HTTP_LINGER_BYTES)
+                if (c->n_linger > (c->upload ? FILE_WRITE_BODY_MAX : HTTP_LINGER_BYTES))
                         gate_conn_close(c, false);
                 return;
         }
@@ -549,25 +557,31 @@ static void conn_read(GateConn *c) {
                 conn_feed(c, g->scratch_in, (size_t) k);
 }
 
-/* The answer is out: the next request, or the end. */
-static void conn_next(GateConn *c) {
+void gate_conn_next(GateConn *c) {
         bool whole = c->phase == CONN_ANSWER;
 
-        if (c->relay_eof || !whole || c->gate->draining) {
+        if (c->relay_eof || c->answer_close || !whole || c->gate->draining) {
                 conn_linger(c);
                 return;
         }
 
+        if (c->service)
+                gate_serve_end(c);
         c->completed = c->responded = c->head_begun = false;
         c->request = NULL;
         c->phase = CONN_HEAD;
         http_scan_reset(&c->scan);
-        conn_set_deadline(c, gate_now(c->gate) + c->gate->config.idle_usec);
+        gate_conn_set_deadline(c, gate_now(c->gate) + c->gate->config.idle_usec);
         if (!c->feeding)
                 conn_continue(c);
 }
 
 void gate_conn_drain(GateConn *c) {
+        if (c->service) {
+                gate_serve_flush(c);
+                return;
+        }
+
         while (conn_is_open(c) && c->n_out == 0 && c->relay_fd >= 0) {
                 ssize_t k = recv(c->relay_fd, c->gate->scratch_out, HTTP_RELAY_BYTES, MSG_DONTWAIT);
 
@@ -597,7 +611,7 @@ void gate_conn_drain(GateConn *c) {
         else if (c->n_out == 0 && c->relay_eof && !c->responded && c->phase != CONN_TUNNEL)
                 gate_conn_close(c, false);
         else if (c->n_out == 0 && (c->relay_eof || c->completed))
-                conn_next(c);
+                gate_conn_next(c);
         else if (!c->feeding)
                 conn_watch(c);
 }
@@ -607,7 +621,7 @@ static int on_relay_io(sd_event_source *s, int fd, uint32_t revents, void *userd
 
         if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
                 gate_conn_drain(c);
-        if (!conn_is_ending(c) && (revents & EPOLLOUT))
+        if (!gate_conn_is_ending(c) && (revents & EPOLLOUT))
                 conn_continue(c);
         return 0;
 }
@@ -631,10 +645,10 @@ static void conn_flush(GateConn *c) {
 
         free(c->out);
         c->out = NULL;
-        conn_set_deadline(c, USEC_INFINITY);
+        gate_conn_set_deadline(c, USEC_INFINITY);
         gate_conn_drain(c);
         if (conn_is_open(c))
-                conn_settle(c);
+                gate_conn_settle(c);
 }
 
 static int on_client_io(sd_event_source *s, int fd, uint32_t revents, void *userdata) {
@@ -644,8 +658,13 @@ static int on_client_io(sd_event_source *s, int fd, uint32_t revents, void *user
                 gate_conn_close(c, false);
                 return 0;
         }
-        if (revents & EPOLLOUT)
-                conn_flush(c);
+        if (revents & EPOLLOUT) {
+                c->out_blocked = false;
+                if (c->service)
+                        gate_serve_flush(c);
+                else
+                        conn_flush(c);
+        }
         if (conn_is_open(c) && (revents & EPOLLIN) && conn_wants_input(c))
                 conn_read(c);
         else if (conn_is_open(c) && (revents & EPOLLRDHUP))
@@ -657,10 +676,10 @@ static int on_client_io(sd_event_source *s, int fd, uint32_t revents, void *user
 static bool conn_out_goes_on(GateConn *c) {
         uint64_t window = c->gate->config.write_stall_usec;
 
-        if (c->n_out_window < window / USEC_PER_SEC * HTTP_BODY_RATE_BYTES || c->n_out_window == 0)
+        if (c->patient || c->n_out_window < window / USEC_PER_SEC * HTTP_BODY_RATE_BYTES || c->n_out_window == 0)
                 return false;
         c->n_out_window = 0;
-        conn_set_deadline(c, gate_now(c->gate) + window);
+        gate_conn_set_deadline(c, gate_now(c->gate) + window);
         return true;
 }
 
@@ -688,7 +707,7 @@ void gate_conn_pass(GateConn *c, uint64_t body_max) {
         gate_conn_ref(c);
         if (conn_pass(c, body_max) < 0)
                 gate_conn_reject(c, HTTP_REJECT_CONNECTIONS);
-        else if (!conn_is_ending(c))
+        else if (!gate_conn_is_ending(c))
                 conn_continue(c);
         gate_conn_unref(c);
 }
@@ -706,6 +725,10 @@ void gate_conn_completed(GateConn *c) {
                 return;
 
         c->completed = true;
+        gate_conn_mark_ready(c);
+}
+
+void gate_conn_mark_ready(GateConn *c) {
         if (c->ready)
                 return;
         c->ready = true;
@@ -713,8 +736,13 @@ void gate_conn_completed(GateConn *c) {
         c->gate->ready = gate_conn_ref(c);
 }
 
+void gate_conn_continue(GateConn *c) {
+        if (c->service && c->phase == CONN_BODY && !c->feeding)
+                conn_continue(c);
+}
+
 void gate_conn_tunnel(GateConn *c) {
-        if (conn_is_open(c) && !conn_is_ending(c))
+        if (conn_is_open(c) && !gate_conn_is_ending(c))
                 c->phase = CONN_TUNNEL;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* What gate.c (listeners, quotas, deadlines) and gate-conn.c (one connection) share. */
+/* What gate.c (listeners, quotas, deadlines), gate-conn.c (one connection) and gate-serve.c (requests without
+ * libmicrohttpd) share. */
 
 #include "rest/gate.h"
 
@@ -42,6 +43,11 @@ struct GateConn {
 
         bool completed, ready, feeding, relay_eof, responded, head_begun;
 
+        const GateService *service; /* of a request that is served here (gate-serve.c) */
+        size_t n_out_allocated;     /* for its answer */
+        bool upload, patient, begun, out_blocked;
+        bool answer_chunked, answer_close, answer_ended, answer_aborted;
+
         void *session;
         void (*session_free)(void *session);
         void *request;
@@ -59,6 +65,7 @@ struct Gate {
         sd_event_source *timer;
         uint64_t armed_usec; /* when the timer fires, USEC_INFINITY: off */
         sd_event_source *accept_timer;
+        sd_event_source *flush_source; /* gate_flush() from the loop */
 
         GateConn *conns, *ready;
         unsigned n_conns;
@@ -82,3 +89,19 @@ void gate_conn_on_deadline(GateConn *c);
 void gate_conn_close(GateConn *c, bool reset);
 /* Relays what libmicrohttpd wrote. */
 void gate_conn_drain(GateConn *c);
+bool gate_conn_is_ending(const GateConn *c);
+void gate_conn_set_deadline(GateConn *c, uint64_t deadline);
+/* Deadline and events of what is awaited now. */
+void gate_conn_settle(GateConn *c);
+/* The answer is out: the next request, or the end. */
+void gate_conn_next(GateConn *c);
+/* gate_flush() will look at this connection. */
+void gate_conn_mark_ready(GateConn *c);
+
+/* gate-serve.c. One step through data, the first c->n_good bytes of which are the head or body bytes; as
+ * conn_feed_step(). */
+ssize_t gate_serve_step(GateConn *c, const char *data, size_t n);
+/* Sends what is queued and goes on with what follows it. */
+void gate_serve_flush(GateConn *c);
+/* The service is over; nothing of the request is called any more. */
+void gate_serve_end(GateConn *c);

@@ -139,6 +139,7 @@ static void config_set_defaults(GateConfig *c) {
         c->head_usec = c->head_usec ?: HTTP_HEAD_USEC;
         c->idle_usec = c->idle_usec ?: HTTP_IDLE_USEC;
         c->write_stall_usec = c->write_stall_usec ?: HTTP_WRITE_STALL_USEC;
+        c->stream_idle_usec = c->stream_idle_usec ?: HTTP_STREAM_IDLE_USEC;
 }
 
 int gate_new(sd_event *e, const GateConfig *config, const GateHandlers *handlers, void *userdata,
@@ -187,6 +188,7 @@ Gate* gate_free(Gate *g) {
         free(g->listeners);
         event_source_free(g->timer);
         event_source_free(g->accept_timer);
+        event_source_free(g->flush_source);
         gate_close_all(g);
         gate_flush(g);
         peer_table_free(g->peers);

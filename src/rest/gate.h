@@ -45,16 +45,31 @@ typedef struct GateHandlers {
         /* Bytes wait in the socketpair of c: run libmicrohttpd, then gate_flush(). */
         void (*on_relayed)(GateConn *c, void *userdata);
         /* The client left while its request waits (GATE_WAIT) or is in libmicrohttpd. The socketpair is
-         * closed already. */
+         * closed already. Not for requests that are served here. */
         void (*on_gone)(GateConn *c, void *userdata);
 } GateHandlers;
+
+/*
+ * A request that is served here, without libmicrohttpd: for bodies and answers that are streamed. The answer is
+ * queued by gate_answer_…(), which neither call back nor close at once. userdata is gate_conn_request().
+ */
+typedef struct GateService {
+        void (*on_begin)(GateConn *c, void *userdata); /* it was passed */
+        /* Bytes of the body without framing. The count taken; after fewer than n gate_conn_continue() is
+         * due. Not called any more once an answer has begun. */
+        size_t (*on_body)(GateConn *c, const void *data, size_t n, void *userdata);
+        void (*on_body_end)(GateConn *c, void *userdata);
+        /* An answer that is streamed may go on: gate_answer_unsent() is HTTP_RELAY_BYTES or less. */
+        void (*on_drained)(GateConn *c, void *userdata);
+        void (*on_end)(GateConn *c, void *userdata); /* answered, or the client left; last call */
+} GateService;
 
 typedef struct GateConfig {
         char **hosts;             /* additional names for Host; borrowed */
         unsigned connections_max; /* 0: HTTP_CONNECTIONS_MAX, and less where RLIMIT_NOFILE demands it */
         unsigned connections_per_peer_max;
-        uint64_t first_byte_usec, head_usec, idle_usec,
-                        write_stall_usec; /* 0: the limit of basic/limits.h */
+        uint64_t first_byte_usec, head_usec, idle_usec, write_stall_usec,
+                        stream_idle_usec; /* 0: the limit of basic/limits.h */
 } GateConfig;
 
 int gate_new(sd_event *e, const GateConfig *config, const GateHandlers *handlers, void *userdata,
@@ -77,6 +92,21 @@ void gate_flush(Gate *g);
 /* Verdicts that come later than on_head(). Nothing happens when the client left meanwhile. */
 void gate_conn_pass(GateConn *c, uint64_t body_max);
 void gate_conn_refuse(GateConn *c, const GateRefusal *refusal);
+
+/* Before the verdict that passes the request. upload: the body may pause up to stream_idle_usec. */
+void gate_conn_serve(GateConn *c, const GateService *service, bool upload);
+/* There is room again for what on_body() did not take. */
+void gate_conn_continue(GateConn *c);
+
+/* A whole answer; type NULL: without a body. */
+void gate_answer(GateConn *c, unsigned status, const char *type, const void *body, size_t n);
+/* An answer in pieces. The caller bounds what is unsent. It may pause up to stream_idle_usec. */
+void gate_answer_begin(GateConn *c, unsigned status, const char *type);
+void gate_answer_data(GateConn *c, const void *data, size_t n);
+void gate_answer_end(GateConn *c);
+/* What was begun cannot be finished: the connection breaks, so that the client notices. */
+void gate_answer_abort(GateConn *c);
+size_t gate_answer_unsent(const GateConn *c);
 
 /* libmicrohttpd is done with this connection's request (MHD_OPTION_NOTIFY_COMPLETED); gate_flush() must
  * follow. */

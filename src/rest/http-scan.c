@@ -347,6 +347,9 @@ static ssize_t scan_single(HttpScan *s, SingleHeader h, HttpSlice slice, const c
         case SINGLE_API_KEY:
                 s->head.api_key = slice;
                 return 0;
+        case SINGLE_CONTENT_TYPE:
+                s->head.content_type = slice;
+                return 0;
         case SINGLE_UPGRADE:
                 s->head.upgrade = slice;
                 return 0;
@@ -499,29 +502,42 @@ static ssize_t scan_chunk_byte(HttpScan *s, char c) {
         }
 }
 
-ssize_t http_scan_body(HttpScan *s, const char *data, size_t n) {
-        size_t i = 0;
+ssize_t http_scan_payload(HttpScan *s, const char *data, size_t n, size_t *ret_n) {
+        size_t i = 0, run = 0;
 
         assert(s->state != HTTP_SCAN_HEAD);
 
         while (i < n && s->state != HTTP_SCAN_DONE) {
-                size_t k;
                 ssize_t r;
 
-                if (s->state != HTTP_SCAN_BODY && s->state != HTTP_SCAN_CHUNK_DATA) {
-                        r = scan_chunk_byte(s, data[i++]);
-                        if (r < 0)
-                                return r;
-                        continue;
+                if (s->state == HTTP_SCAN_BODY || s->state == HTTP_SCAN_CHUNK_DATA) {
+                        run = (size_t) MIN((uint64_t) (n - i), s->left);
+                        s->left -= run;
+                        s->n_body += run;
+                        if (s->left == 0)
+                                s->state = s->state == HTTP_SCAN_BODY ? HTTP_SCAN_DONE
+                                                                      : HTTP_SCAN_CHUNK_DATA_CR;
+                        break;
                 }
 
-                k = (size_t) MIN((uint64_t) (n - i), s->left);
-                i += k;
-                s->left -= k;
-                s->n_body += k;
-                if (s->left == 0)
-                        s->state = s->state == HTTP_SCAN_BODY ? HTTP_SCAN_DONE : HTTP_SCAN_CHUNK_DATA_CR;
+                r = scan_chunk_byte(s, data[i++]);
+                if (r < 0)
+                        return r;
         }
 
+        *ret_n = run;
+        return (ssize_t) i;
+}
+
+ssize_t http_scan_body(HttpScan *s, const char *data, size_t n) {
+        size_t i = 0, run;
+
+        while (i < n && s->state != HTTP_SCAN_DONE) {
+                ssize_t k = http_scan_payload(s, data + i, n - i, &run);
+
+                if (k < 0)
+                        return k;
+                i += (size_t) k + run;
+        }
         return (ssize_t) i;
 }

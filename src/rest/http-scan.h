@@ -76,7 +76,7 @@ typedef struct HttpHead {
         unsigned minor;   /* HTTP/1.<minor>: 0 or 1 */
         HttpSlice target; /* as sent: path and query */
         HttpSlice path;   /* without the query */
-        HttpSlice host, origin, fetch_site, api_key, upgrade;
+        HttpSlice host, origin, fetch_site, api_key, upgrade, content_type;
         bool has_length, chunked, expect_continue;
         bool connection_close, connection_upgrade;
         uint64_t length; /* of the body, when has_length */
@@ -125,6 +125,12 @@ ssize_t http_scan_head(HttpScan *s, const char *data, size_t n);
  * only when the request is complete (HTTP_SCAN_DONE). -EBADMSG when refused.
  */
 ssize_t http_scan_body(HttpScan *s, const char *data, size_t n);
+
+/*
+ * The same for who wants the body without its framing: returns how many bytes of framing stand in front of
+ * the next run of body bytes, and the length of that run in *ret_n (0: there is none in data).
+ */
+ssize_t http_scan_payload(HttpScan *s, const char *data, size_t n, size_t *ret_n);
 
 static inline bool http_scan_is_done(const HttpScan *s) {
         return s->state == HTTP_SCAN_DONE;
