@@ -95,15 +95,16 @@
 #define HTTP_CONNECTIONS_RESERVE      16U /* the last ones are kept for root on the Unix socket */
 #define HTTP_CONNECTIONS_PER_KEY_MAX  256U
 /* a refused client may read its answer for so long */
-#define HTTP_LINGER_USEC           (1 * USEC_PER_SEC)
-#define HTTP_LINGER_BYTES          (64 * KIB) /* and send so much more, unread */
-#define HTTP_RELAY_BYTES           (64 * KIB) /* of one connection, buffered, each way */
+#define HTTP_LINGER_USEC  (1 * USEC_PER_SEC)
+#define HTTP_LINGER_BYTES (64 * KIB) /* and send so much more, unread */
+#define HTTP_RELAY_BYTES  (64 * KIB) /* of one connection, buffered, each way */
 /* a streamed body or answer may pause for so long */
 #define HTTP_STREAM_IDLE_USEC (3600 * USEC_PER_SEC)
-/* a client whose upload is answered early may read the answer for so long, and send FILE_WRITE_BODY_MAX more */
+/* a client whose upload is answered early may read the answer for so long, and send FILE_WRITE_BODY_MAX more
+ */
 #define HTTP_LINGER_UPLOAD_USEC    (30 * USEC_PER_SEC)
-#define HTTP_PEERS_MAX             4096U      /* remembered */
-#define HTTP_AUTH_FAILURES_BURST   32U        /* of one peer */
+#define HTTP_PEERS_MAX             4096U /* remembered */
+#define HTTP_AUTH_FAILURES_BURST   32U   /* of one peer */
 #define HTTP_AUTH_FAILURES_PER_SEC 4U
 #define KEY_CACHE_MAX              1024U
 #define KEY_MISSES_MAX             256U /* unknown keys remembered */

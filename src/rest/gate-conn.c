@@ -475,8 +475,9 @@ void gate_conn_settle(GateConn *c) {
         } else if (c->phase == CONN_BODY && c->stalled_usec == 0 && c->patient) {
                 gate_conn_set_deadline(c, now + g->config.stream_idle_usec);
         } else if (c->phase == CONN_BODY && c->stalled_usec == 0) {
-                gate_conn_set_deadline(c, c->body_usec + g->config.head_usec +
-                                                     c->scan.n_body * USEC_PER_SEC / HTTP_BODY_RATE_BYTES);
+                gate_conn_set_deadline(c,
+                                       c->body_usec + g->config.head_usec +
+                                                       c->scan.n_body * USEC_PER_SEC / HTTP_BODY_RATE_BYTES);
         } else {
                 gate_conn_set_deadline(c, USEC_INFINITY);
         }
@@ -676,7 +677,8 @@ static int on_client_io(sd_event_source *s, int fd, uint32_t revents, void *user
 static bool conn_out_goes_on(GateConn *c) {
         uint64_t window = c->gate->config.write_stall_usec;
 
-        if (c->patient || c->n_out_window < window / USEC_PER_SEC * HTTP_BODY_RATE_BYTES || c->n_out_window == 0)
+        if (c->patient || c->n_out_window < window / USEC_PER_SEC * HTTP_BODY_RATE_BYTES ||
+            c->n_out_window == 0)
                 return false;
         c->n_out_window = 0;
         gate_conn_set_deadline(c, gate_now(c->gate) + window);

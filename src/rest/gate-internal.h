@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* What gate.c (listeners, quotas, deadlines), gate-conn.c (one connection) and gate-serve.c (requests without
- * libmicrohttpd) share. */
+/* What gate.c (listeners, quotas, deadlines), gate-conn.c (one connection) and gate-serve.c (requests
+ * without libmicrohttpd) share. */
 
 #include "rest/gate.h"
 

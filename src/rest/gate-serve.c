@@ -148,9 +148,8 @@ static void out_queue(GateConn *c, const void *data, size_t n) {
                 c->out_at = 0;
                 c->n_out_window = 0;
                 c->out_blocked = false;
-                gate_conn_set_deadline(c, gate_now(c->gate) +
-                                                          (c->patient ? g->stream_idle_usec
-                                                                      : g->write_stall_usec));
+                gate_conn_set_deadline(c, gate_now(c->gate) + (c->patient ? g->stream_idle_usec
+                                                                          : g->write_stall_usec));
         }
         if (out_reserve(c, n) < 0) {
                 c->answer_aborted = true;

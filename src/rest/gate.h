@@ -50,8 +50,8 @@ typedef struct GateHandlers {
 } GateHandlers;
 
 /*
- * A request that is served here, without libmicrohttpd: for bodies and answers that are streamed. The answer is
- * queued by gate_answer_…(), which neither call back nor close at once. userdata is gate_conn_request().
+ * A request that is served here, without libmicrohttpd: for bodies and answers that are streamed. The answer
+ * is queued by gate_answer_…(), which neither call back nor close at once. userdata is gate_conn_request().
  */
 typedef struct GateService {
         void (*on_begin)(GateConn *c, void *userdata); /* it was passed */

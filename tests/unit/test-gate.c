@@ -27,7 +27,55 @@ typedef struct Rig {
         char path[64];
         int request; /* something to point at */
         bool idle;
+
+        bool serve, upload; /* here and not by the backend */
+        size_t room, n_body;
+        char body[256];
+        unsigned n_begun, n_whole, n_drained, n_ended;
 } Rig;
+
+static void on_begin(GateConn *c, void *userdata) {
+        Rig *rig = container_of(userdata, Rig, request);
+
+        rig->n_begun++;
+}
+
+static size_t on_body(GateConn *c, const void *data, size_t n, void *userdata) {
+        Rig *rig = container_of(userdata, Rig, request);
+
+        n = MIN(n, rig->room);
+        rig->room -= n;
+        memcpy(rig->body + rig->n_body % 128, data, MIN(n, 128U));
+        rig->n_body += n;
+        return n;
+}
+
+static void on_body_end(GateConn *c, void *userdata) {
+        Rig *rig = container_of(userdata, Rig, request);
+
+        rig->n_whole++;
+}
+
+static void on_drained(GateConn *c, void *userdata) {
+        Rig *rig = container_of(userdata, Rig, request);
+
+        ASSERT_TRUE(gate_answer_unsent(c) <= HTTP_RELAY_BYTES);
+        rig->n_drained++;
+}
+
+static void on_end(GateConn *c, void *userdata) {
+        Rig *rig = container_of(userdata, Rig, request);
+
+        rig->n_ended++;
+}
+
+static const GateService service = {
+        .on_begin = on_begin,
+        .on_body = on_body,
+        .on_body_end = on_body_end,
+        .on_drained = on_drained,
+        .on_end = on_end,
+};
 
 static GateVerdict on_head(GateConn *c, const HttpHead *head, const char *data, HttpHostClass host,
                            uint64_t *ret_body_max, GateRefusal *ret_refusal, void *userdata) {
@@ -44,6 +92,8 @@ static GateVerdict on_head(GateConn *c, const HttpHead *head, const char *data, 
         } else {
                 gate_conn_set_request(c, &rig->request);
         }
+        if (rig->serve)
+                gate_conn_serve(c, &service, rig->upload);
         return rig->verdict;
 }
 
@@ -283,6 +333,188 @@ TEST(back_pressure_both_ways) {
                 got += (size_t) MAX(k, (ssize_t) 0);
                 rig_turn(&rig);
         }
+        rig_close(&rig);
+}
+
+#define UPLOAD "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+/* What lies in the client's socket begins with this line and ends with this. */
+static void expect_answer(Rig *rig, const char *first, const char *last) {
+        char text[4096];
+        ssize_t n = recv(rig->client, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+        ASSERT_TRUE(n > 0);
+        text[n] = '\0';
+        if (!startswith(text, first) || !endswith(text, last))
+                fail_msg("unexpected answer: %s", text);
+}
+
+TEST(a_served_request_gets_its_body_bare) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.serve = rig.upload = true;
+        rig.room = 4;
+        rig_send(&rig, UPLOAD "3\r\nabc\r\n4\r\nde");
+        ASSERT_EQ(rig.n_body, 4);
+        rig_send(&rig, "fg\r\n0\r\n\r\n" REQUEST);
+        ASSERT_EQ(rig.n_body, 4);
+        ASSERT_EQ(rig.n_whole, 0);
+        rig.room = 100;
+        gate_conn_continue(rig.conn);
+        rig_turn(&rig);
+        ASSERT_EQ(rig.n_body, 7);
+        ASSERT_EQ(rig.n_whole, 1);
+        ASSERT_EQ(rig.n_ended, 0);
+        ASSERT_EQ(rig.n_heads, 1);
+        gate_answer(rig.conn, 200, "text/plain", "yes", 3);
+        rig_turn(&rig);
+        expect_answer(&rig, "HTTP/1.1 200 OK\r\n",
+                      "Content-Type: text/plain\r\nContent-Length: 3\r\n\r\nyes");
+
+        /* the one that waited, with its body */
+        ASSERT_EQ(rig.n_ended, 1);
+        ASSERT_EQ(rig.n_begun, 2);
+        ASSERT_EQ(rig.n_body, 12);
+        ASSERT_EQ(rig.n_whole, 2);
+        gate_answer(rig.conn, 204, NULL, NULL, 0);
+        rig.serve = false; /* and one for the backend */
+        rig_send(&rig, REQUEST);
+        expect_answer(&rig, "HTTP/1.1 204 No Content\r\n", "GMT\r\n\r\n");
+        expect_text(rig.backend, REQUEST);
+        ASSERT_EQ(rig.n_ended, 2);
+        ASSERT_EQ(rig.n_gone, 0);
+        rig_close(&rig);
+        ASSERT_EQ(rig.n_gone, 1);
+        ASSERT_EQ(rig.n_ended, 2);
+}
+
+TEST(a_served_request_is_answered_early) {
+        static char block[65536];
+        size_t dropped = 0;
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.serve = rig.upload = true;
+        rig_send(&rig, "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+                       "Content-Length: 100000000\r\n\r\n");
+        expect_text(rig.client, "HTTP/1.1 100 Continue\r\n\r\n");
+        rig_send(&rig, "data");
+        gate_answer(rig.conn, 409, "text/plain", "no", 2);
+        gate_answer(rig.conn, 200, "text/plain", "second", 6); /* nothing comes of it */
+        rig_turn(&rig);
+        expect_answer(&rig, "HTTP/1.1 409 Conflict\r\n", "Connection: close\r\n\r\nno");
+        expect_closed(rig.client);
+        ASSERT_EQ(rig.n_ended, 1);
+
+        /* it may still send what it has begun */
+        while (dropped < 8 * MIB) {
+                ssize_t k = send(rig.client, block, sizeof(block), MSG_NOSIGNAL | MSG_DONTWAIT);
+
+                ASSERT_TRUE(k > 0 || errno == EAGAIN);
+                dropped += (size_t) MAX(k, (ssize_t) 0);
+                rig_turn(&rig);
+        }
+        ASSERT_EQ(rig.n_body, 0);
+        ASSERT_EQ(rig.n_whole, 0);
+        rig_close(&rig);
+        ASSERT_EQ(rig.n_ended, 1);
+}
+
+TEST(a_served_request_beyond_its_limit) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.serve = rig.upload = true;
+        rig.body_max = 4;
+        rig.room = 100;
+        rig_send(&rig, UPLOAD "4\r\nabcd\r\n1\r\n");
+        ASSERT_EQ(rig.n_ended, 0);
+        rig_send(&rig, "e");
+        ASSERT_EQ(rig.n_ended, 1);
+        expect_answer(&rig, "HTTP/1.1 413 Content Too Large\r\n", "\"The request's body is too large.\"}}");
+        gate_answer(rig.conn, 204, NULL, NULL, 0); /* too late */
+        rig_turn(&rig);
+        expect_closed(rig.client);
+        rig_close(&rig);
+}
+
+TEST(an_answer_is_streamed) {
+        static char block[65536];
+        size_t got = 0;
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.serve = true;
+        rig.room = 100;
+        rig_send(&rig, REQUEST);
+        gate_answer_begin(rig.conn, 200, "text/plain");
+        gate_answer_data(rig.conn, "0123456789", 10);
+        gate_answer_data(rig.conn, "", 0);
+        rig_turn(&rig);
+        expect_answer(&rig, "HTTP/1.1 200 OK\r\n", "Transfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n");
+        ASSERT_TRUE(rig.n_drained > 0);
+
+        /* nobody reads: it is kept, and nobody is asked for more */
+        while (gate_answer_unsent(rig.conn) < 4 * sizeof(block)) {
+                gate_answer_data(rig.conn, block, sizeof(block));
+                rig_turn(&rig);
+        }
+        rig.n_drained = 0;
+        rig_turn(&rig);
+        ASSERT_EQ(rig.n_drained, 0);
+        gate_answer_end(rig.conn);
+        while (rig.n_ended == 0) {
+                ssize_t k = recv(rig.client, block, sizeof(block), MSG_DONTWAIT);
+
+                got += (size_t) MAX(k, (ssize_t) 0);
+                rig_turn(&rig);
+        }
+        ASSERT_TRUE(got > 0);
+        while (recv(rig.client, block, sizeof(block), MSG_DONTWAIT) > 0)
+                ;
+
+        /* the connection goes on, and the next answer breaks */
+        rig_send(&rig, REQUEST);
+        gate_answer_begin(rig.conn, 200, "text/plain");
+        gate_answer_data(rig.conn, "x", 1);
+        gate_answer_abort(rig.conn);
+        gate_answer_data(rig.conn, "y", 1);
+        rig_turn(&rig);
+        expect_answer(&rig, "HTTP/1.1 200 OK\r\n", "\r\n\r\n1\r\nx\r\n");
+        expect_closed(rig.client);
+        ASSERT_EQ(rig.n_ended, 2);
+        rig_close(&rig);
+}
+
+TEST(the_client_of_a_served_request_leaves) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.serve = rig.upload = true;
+        rig_send(&rig, UPLOAD "3\r\nabc\r\n"); /* nothing is taken of it */
+        rig.client = close_fd(rig.client);
+        rig_turn(&rig);
+        ASSERT_EQ(rig.n_ended, 1);
+        ASSERT_EQ(gate_n_connections(rig.gate), 0);
+        gate_answer(rig.conn, 204, NULL, NULL, 0);
+        rig_close(&rig);
+}
+
+TEST(a_served_body_may_pause_but_not_for_ever) {
+        Rig rig;
+
+        rig_open(&rig,
+                 &(GateConfig) { .head_usec = USEC_PER_MSEC, .stream_idle_usec = 200 * USEC_PER_MSEC });
+        rig.serve = rig.upload = true;
+        rig.room = 100;
+        rig_send(&rig, UPLOAD "3\r\nabc\r\n");
+        (void) sd_event_run(rig.event, 50 * USEC_PER_MSEC);
+        rig_turn(&rig);
+        ASSERT_EQ(rig.n_ended, 0);
+        while (rig.n_ended == 0)
+                ASSERT_OK(sd_event_run(rig.event, UINT64_MAX));
+        expect_answer(&rig, "HTTP/1.1 408 Request Timeout\r\n", "}}");
         rig_close(&rig);
 }
 
