@@ -54,7 +54,8 @@ void scratch_done(Scratch *s) {
         *s = SCRATCH_NULL;
 }
 
-/* Newest time stamp in the tree that is not younger than limit; limit when there is none. */
+/* Newest time stamp in the tree from before limit, the second in which the work began; limit when there is
+ * none. */
 static int newest_before(const char *root, int64_t limit, int64_t *ret) {
         char *paths[] = { (char *) root, NULL };
         int64_t newest = 0;
@@ -68,7 +69,7 @@ static int newest_before(const char *root, int64_t limit, int64_t *ret) {
 
         errno = 0;
         while ((e = fts_read(fts)))
-                if (e->fts_info != FTS_DP && e->fts_statp && e->fts_statp->st_mtime <= limit)
+                if (e->fts_info != FTS_DP && e->fts_statp && e->fts_statp->st_mtime < limit)
                         newest = MAX(newest, (int64_t) e->fts_statp->st_mtime);
         r = -errno;
         (void) fts_close(fts);
