@@ -172,6 +172,7 @@
 #define IMPORT_ID_MAX           65535U      /* owners: what a user namespace of ours maps */
 #define IMPORT_XATTR_MAX        (64 * KIB)  /* one value */
 #define IMPORT_DISK_FREE_MIN    (512 * MIB) /* left on the host's disk */
+#define TEMPLATE_ALIASES_MAX    8U
 #define TEMPLATE_PACKAGES_MAX   512U
 #define TEMPLATE_PATHS_MAX      64U  /* patterns */
 #define TEMPLATE_TEXT_LEN_MAX   256U /* a description, a pattern, a package */

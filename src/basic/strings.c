@@ -141,6 +141,18 @@ char** strv_split(const char *s, const char *separators) {
         }
 }
 
+char* strv_join(char *const *v, const char *separator) {
+        char *joined = strdup("");
+
+        STRV_FOREACH(s, v) {
+                char *longer = joined ? strjoin(joined, *joined ? separator : "", *s) : NULL;
+
+                free(joined);
+                joined = longer;
+        }
+        return joined;
+}
+
 bool strv_contains(char *const *v, const char *s) {
         STRV_FOREACH(i, v)
                 if (streq(*i, s))

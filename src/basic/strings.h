@@ -45,6 +45,7 @@ int strv_extendf(char ***v, const char *format, ...) _printf_(2, 3);
 int strv_consume(char ***v, char *s); /* takes s in every case */
 char** strv_copy(char *const *v);     /* NULL on out of memory or for the empty one */
 char** strv_split(const char *s, const char *separators);
+char* strv_join(char *const *v, const char *separator); /* NULL on out of memory */
 bool strv_contains(char *const *v, const char *s);
 #define STRV_FOREACH(i, v) for (typeof(*(v)) *i = (typeof(*(v)) *) (v); i && *i; i++)
 

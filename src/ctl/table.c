@@ -26,6 +26,22 @@ void property_to_member(const char *property, char *ret, size_t n) {
         ret[k] = 0;
 }
 
+static char* words_to_cell(json_t *array) {
+        _cleanup_free_ char *text = NULL;
+        json_t *item;
+        size_t i;
+
+        json_array_foreach(array, i, item) {
+                char *longer = strjoin(text ?: "", text ? " " : "", strempty(json_string_value(item)));
+
+                free(text);
+                text = longer;
+                if (!text)
+                        return NULL;
+        }
+        return escape_for_display(text, strlen(text));
+}
+
 char* table_cell(json_t *row, const Column *column) {
         json_t *value = json_object_get(row, column->property);
         char buffer[CONST_MAX(FORMAT_SIZE_LEN, FORMAT_TIME_LEN)];
@@ -46,6 +62,8 @@ char* table_cell(json_t *row, const Column *column) {
                        : text                       ? escape_for_display(text, strlen(text))
                                                     : NULL;
         }
+        if (json_is_array(value) && json_array_size(value) > 0)
+                return words_to_cell(value);
         if (!json_is_integer(value))
                 return strdup("-");
 

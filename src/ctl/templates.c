@@ -52,10 +52,15 @@ int verb_import_template(Ctl *ctl, char **arguments) {
 
 int verb_list_templates(Ctl *ctl, char **arguments) {
         static const Column columns[] = {
-                { "NAME", "Name", COLUMN_TEXT },         { "TYPE", "Type", COLUMN_TEXT },
-                { "SIZE", "Size", COLUMN_SIZE },         { "USER", "DefaultUser", COLUMN_TEXT },
-                { "PLATFORM", "Platform", COLUMN_TEXT }, { "CREATED", "Created", COLUMN_TIME },
-                { "DIGEST", "Digest", COLUMN_TEXT },     {},
+                { "NAME", "Name", COLUMN_TEXT },
+                { "ALIASES", "Aliases", COLUMN_TEXT },
+                { "TYPE", "Type", COLUMN_TEXT },
+                { "SIZE", "Size", COLUMN_SIZE },
+                { "USER", "DefaultUser", COLUMN_TEXT },
+                { "PLATFORM", "Platform", COLUMN_TEXT },
+                { "CREATED", "Created", COLUMN_TIME },
+                { "DIGEST", "Digest", COLUMN_TEXT },
+                {},
         };
         _cleanup_json_ json_t *rows = NULL;
         int r;

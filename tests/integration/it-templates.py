@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "lib"))
 from wrenntest import (BUS_NAME, BUS_PATH, bus_property, busctl, check, cleanup, ctl, equal, fresh_key, main,  # noqa: E402
-                       rest, run, test, unit_property, wait_for)
+                       Rest, rest, run, test, unit_property, wait_for)
 
 TEMPLATES = "/var/lib/wrenn/templates"
 
@@ -331,6 +331,47 @@ def wrong_descriptions():
     settled()
 
 
+@test(leaks=False)
+def standard():
+    """template standard and its alias: the user, sudo, the tools and paths that SDK 0.1.5 and later expect, for a key with that default"""
+    began = int(time.time())
+    if "standard" not in names():
+        ctl("build-template", "standard")
+    equal(bus_property(names()["standard"][5], "Template", "Aliases"), ["minimal-ubuntu"])
+    equal(busctl(BUS_PATH, "Manager", "GetTemplate", "s", "minimal-ubuntu")[0], names()["standard"][5])
+    r = busctl(BUS_PATH, "Manager", "RemoveTemplate", "st", "minimal-ubuntu", "0", ok=False)
+    check("alias of template 'standard'" in r.stderr, r.stderr)
+
+    secret = ctl("create-key", "-q", "of-today", "--default-template=minimal-ubuntu").stdout
+    check(re.fullmatch("wrn_[0-9a-f]{32}\n", secret), "create-key -q prints the key alone")
+    listed = [k for k in json.loads(ctl("list-keys", "--json=short").stdout) if k["name"] == "of-today"]
+    equal(listed[0]["default_template"], "minimal-ubuntu")
+    cleanup(ctl, "revoke-key", listed[0]["id"])
+    api = Rest(secret.strip())
+    capsule = api.create(memory_mb=512)
+    equal(capsule["template"], "minimal-ubuntu", "the name given at create")
+
+    def shell(line, code=0):
+        r = api.exec(capsule["id"], line)
+        equal(r["exit_code"], code, f"{line}: {r['stderr']}")
+        return r["stdout"].strip()
+
+    equal(shell("id -un; pwd; echo $HOME"), "wrenn-user\n/home/wrenn-user\n/home/wrenn-user")
+    equal(shell("getent passwd wrenn-user").split(":")[6], "/bin/bash")
+    equal(shell("sudo -n id -u 2>&1"), "0", "sudo asks nothing and can resolve the host name")
+    check(shell("sudo cat /etc/shadow").startswith("root:"), "/etc/shadow by sudo")
+    equal(shell("sudo touch /opt/x && ls /opt"), "x")
+    equal(shell("cd /home/user && pwd -P && touch there && ls ~/there"), "/home/wrenn-user\n/home/wrenn-user/there")
+    check("/usr/bin" in shell("echo $PATH").split(":"), "PATH")
+    equal(shell("echo ${LANG-none} ${LC_ALL-none}"), "none none")
+    shell("which sh bash git sleep ps seq apt-get sudo which /bin/bash /bin/echo /usr/games/cowsay")
+    shell("/usr/games/cowsay moo")
+    version = re.search(r"(\d+)\.(\d+)", shell("git --version"))
+    check((int(version[1]), int(version[2])) >= (2, 28), version[0])
+    shell("git init --initial-branch=main . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x && git status")
+    check(int(shell("stat -c %Y /etc/passwd")) < began, "a time stamp of the build is in the image")
+
+
 @test
 def keys():
     """a key is told once, found by its hash, listed by its prefix, gone when revoked"""
@@ -348,6 +389,11 @@ def keys():
     check(secret not in run("journalctl", "--no-pager", "-q").stdout, "the journal knows the secret")
     check(run("grep", "-rqaF", secret[10:], "/var/lib/wrenn/wrenn.db", "/var/lib/wrenn/wrenn.db-wal", ok=False).returncode != 0,
           "the database knows the secret")
+    for team, template in (("red", "nonesuch"), ("red", "-")):
+        r = ctl("create-key", "other", f"--team={team}", f"--default-template={template}", ok=False)
+        check(r.returncode != 0 and not r.stdout, f"{template}: {r.stdout}")
+        check("wrennctl build-template" in r.stderr or "the name of a template" in r.stderr, r.stderr)
+
     noted = {"PtyFraming": ""}
     for framing in ("json", "binary", "json"):
         options = json.loads(authenticate().stdout)["data"][2]

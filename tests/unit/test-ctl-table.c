@@ -44,6 +44,8 @@ TEST(table_cell) {
                 { "{\"P\":1777716000000000}", COLUMN_TIME, "2026-05-02T10:00:00Z" },
                 { "{\"P\":true}", COLUMN_BOOLEAN, "yes" },
                 { "{\"P\":0.42}", COLUMN_TEXT, "42%" },
+                { "{\"P\":[]}", COLUMN_TEXT, "-" },
+                { "{\"P\":[\"a\",\"b\\n\"]}", COLUMN_TEXT, "a b\\n" },
                 { "{\"P\":{}}", COLUMN_TEXT, "-" },
                 { "{\"P\":{\"a\":\"b\"}}", COLUMN_TEXT, "{\"a\":\"b\"}" },
         };

@@ -242,7 +242,7 @@ static void world_make(World *w) {
         put(w->m.state_fd, "wrenn-agent", "agent");
         files = open_dir_at(w->m.state_fd, "templates.d", true, 0755);
         put(files, "tiny.template",
-            "[Packages]\nPackages=git\n[Capsule]\nDefaultUser=joe\nEnvironment=A=b\nDefaultVCPUs=3\n");
+            "[Template]\nAlias=small tiny-debian\n[Packages]\nPackages=git\n[Capsule]\nDefaultUser=joe\nEnvironment=A=b\nDefaultVCPUs=3\n");
         put(files, "bad.template", "[Packages]\nNonsense=git\n");
         n_stopped = 0;
 }
@@ -333,6 +333,9 @@ TEST(build) {
         ASSERT_STREQ(t->env[0], "A=b");
         ASSERT_EQ(t->default_vcpus, 3);
         ASSERT_EQ(t->size_bytes, 5);
+        ASSERT_PTR(manager_find_template(&w.m, "tiny-debian", NULL), t);
+        ASSERT_PTR(manager_find_template(&w.m, "small", "red"), t);
+        ASSERT_NULL(manager_find_template(&w.m, "smaller", NULL));
         path = template_image_path(t);
         ASSERT_EQ(stat(path, &st), 0);
         ASSERT_EQ(st.st_uid, 0);
@@ -360,6 +363,7 @@ TEST(build) {
         ASSERT_NOT_NULL(t);
         ASSERT_STREQ(t->digest, DIGEST);
         ASSERT_STREQ(t->env[0], "A=b");
+        ASSERT_PTR(manager_find_template(&w.m, "small", "red"), t);
         ASSERT_EQ(template_remove(t, &fault), 0);
         ASSERT_EQ(count_directories(&w), 0);
         world_done(&w);

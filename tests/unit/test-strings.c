@@ -30,6 +30,7 @@ TEST(small) {
 
 TEST(strv) {
         _cleanup_strv_ char **v = NULL, **copy = NULL, **split = NULL;
+        _cleanup_free_ char *joined = NULL, *none = NULL;
         unsigned n = 0;
 
         ASSERT_EQ(strv_length(NULL), 0);
@@ -54,6 +55,10 @@ TEST(strv) {
 
         split = strv_split("  a,b , c", " ,");
         ASSERT_EQ(strv_length(split), 3);
+        joined = strv_join(split, ", ");
+        ASSERT_STREQ(joined, "a, b, c");
+        none = strv_join(NULL, ", ");
+        ASSERT_STREQ(none, "");
         ASSERT_STREQ(split[2], "c");
         ASSERT_NULL(strv_split(" , ", " ,"));
 }

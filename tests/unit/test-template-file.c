@@ -22,13 +22,15 @@ TEST(everything) {
         _cleanup_(template_file_done) TemplateFile f = {};
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
 
-        ASSERT_EQ(parse("# comment\n; another\n\n[Template]\nDescription = A  test \r\n[Packages]\nSuite=trixie\nVariant=minbase\n"
+        ASSERT_EQ(parse("# comment\n; another\n\n[Template]\nDescription = A  test \r\nAlias=one two\nAlias=one\n[Packages]\nSuite=trixie\nVariant=minbase\n"
                         "Packages=git curl git\n  Packages = g++ libc6:amd64 bash=5.2.15-2+b7\nExcludePaths=/usr/share/doc/* /a\n"
                         "IncludePaths=/b\n[Image]\nCompression=lz4hc\nHostname=box\n[Capsule]\nDefaultUser=wrenn-user\n"
                         "Environment=A=b c = d\nEnvironment=EMPTY=\nDefaultVCPUs=2\nDefaultMemory=1G\n",
                         &f, &fault),
                   0);
         ASSERT_STREQ(f.description, "A  test");
+        ASSERT_EQ(strv_length(f.aliases), 2);
+        ASSERT_STREQ(f.aliases[1], "two");
         ASSERT_STREQ(f.suite, "trixie");
         ASSERT_STREQ(f.variant, "minbase");
         ASSERT_EQ(strv_length(f.packages), 5);
@@ -51,6 +53,9 @@ TEST(errors) {
         } cases[] = {
                 { "Description=x\n", "x:1: There is no section []." },
                 { "[Nothing]\nA=b\n", "x:2: There is no section [Nothing]." },
+                { "[Template]\nAlias=../x\n", "x:2: Alias: expected names of templates." },
+                { "[Template]\nAlias=1 2 3 4 5 6 7 8 9\n",
+                  "x:2: Alias: expected names of templates, not that many." },
                 { "[Packages]\nPackage=x\n", "x:2: There is no key Package= in section [Packages]." },
                 { "[Packages]\n\nno equals sign\n", "x:3: expected NAME=VALUE or [SECTION]." },
                 { "[Packages]\nPackages=git --allow-downgrades\n",

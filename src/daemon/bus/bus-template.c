@@ -56,9 +56,17 @@ static int property_get_platform(sd_bus *bus, const char *path, const char *inte
         return sd_bus_message_append(reply, "b", (int) t->platform);
 }
 
+static int property_get_aliases(sd_bus *bus, const char *path, const char *interface, const char *property,
+                                sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        const Template *t = userdata;
+
+        return sd_bus_message_append_strv(reply, t->aliases);
+}
+
 static const sd_bus_vtable template_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_PROPERTY("Name", "s", property_get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
+        SD_BUS_PROPERTY("Aliases", "as", property_get_aliases, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Type", "s", property_get_string, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Platform", "b", property_get_platform, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Team", "s", property_get_string, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
@@ -177,16 +185,15 @@ static int method_get_template(sd_bus_message *m, void *userdata, sd_bus_error *
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         _cleanup_free_ char *path = NULL;
         BusServer *s = userdata;
+        const Template *t;
         const char *name;
         int r;
 
         r = sd_bus_message_read(m, "s", &name);
         if (r < 0)
                 return r;
-        if (!manager_find_template(s->manager, name, /* team= */ NULL))
-                r = fault_set(&fault, FAULT_NOT_FOUND, "No template '%.64s'.", name);
-        else
-                r = bus_object_path("template", name, &path);
+        t = manager_find_template(s->manager, name, /* team= */ NULL);
+        r = t ? bus_object_path("template", t->name, &path) : template_missing(name, &fault);
         return r < 0 ? bus_error_from_fault(error, r, &fault) : sd_bus_reply_method_return(m, "o", path);
 }
 
@@ -285,8 +292,13 @@ static int method_remove_template(sd_bus_message *m, void *userdata, sd_bus_erro
                 return r < 0 ? r : 1;
 
         t = manager_find_template(s->manager, name, /* team= */ NULL);
-        r = t ? template_remove(t, &fault)
-              : fault_set(&fault, FAULT_NOT_FOUND, "No template '%.64s'.", name);
+        if (!t)
+                r = template_missing(name, &fault);
+        else if (!streq(t->name, name))
+                r = fault_set(&fault, FAULT_INVALID_ARGS, "'%s' is an alias of template '%s'; remove that.",
+                              name, t->name);
+        else
+                r = template_remove(t, &fault);
         return r < 0 ? bus_error_from_fault(error, r, &fault) : sd_bus_reply_method_return(m, NULL);
 }
 

@@ -79,7 +79,7 @@ int job_check_name(Manager *m, JobKind kind, const char *name, bool overwrite, F
                 return fault_set(
                                 reterr, FAULT_INVALID_ARGS,
                                 "The name of a template has 1 to 64 of a-z A-Z 0-9 . _ - and begins with a letter or digit.");
-        t = manager_find_template(m, name, /* team= */ NULL);
+        t = hashmap_get(m->templates, name);
         if (!t)
                 return 0;
         if (kind == JOB_BUILD_TEMPLATE && !t->platform)

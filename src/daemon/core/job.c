@@ -277,6 +277,7 @@ static int step_take_over(Job *j) {
         return template_take_over(j->manager, j->template_id,
                                   &(TemplateSpec) {
                                                   .name = j->target,
+                                                  .aliases = f->aliases,
                                                   .type = TEMPLATE_BASE,
                                                   .digest = digest,
                                                   .default_user = build ? f->default_user : NULL,

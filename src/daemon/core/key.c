@@ -182,22 +182,10 @@ static int check_arguments(Manager *m, const char *name, const char *team, char 
         return 0;
 }
 
-static char* join_words(char *const *words) {
-        char *joined = strdup("");
-
-        STRV_FOREACH(w, words) {
-                char *longer = joined ? strjoin(joined, *joined ? " " : "", *w) : NULL;
-
-                free(joined);
-                joined = longer;
-        }
-        return joined;
-}
-
 int key_create(Manager *m, const char *name, const char *team, const char *default_template,
                char *const *scopes, Key **ret, char ret_secret[static KEY_SECRET_LEN + 1], Fault *reterr) {
         char secret[KEY_SECRET_LEN + 1], hash[SHA256_HEX_LEN + 1], prefix[KEY_PREFIX_LEN + 1], id[64];
-        _cleanup_free_ char *words = join_words(scopes);
+        _cleanup_free_ char *words = strv_join(scopes, " ");
         _cleanup_(key_freep) Key *k = NULL;
         int r;
 

@@ -82,6 +82,8 @@ static int parse_env(const IniKey *k, const char *value, void *field) {
 static const IniKey template_keys[] = {
         { "Template", "Description", parse_string, FIELD(description), .valid = text_is_valid,
           .expected = "text" },
+        { "Template", "Alias", parse_list, FIELD(aliases), 0, TEMPLATE_ALIASES_MAX, name_is_valid,
+          "names of templates" },
         { "Packages", "Suite", parse_string, FIELD(suite), .valid = name_is_valid,
           .expected = "the name of a release" },
         { "Packages", "Variant", parse_string, FIELD(variant), .valid = name_is_valid,
@@ -107,6 +109,7 @@ static const IniKey template_keys[] = {
 
 void template_file_done(TemplateFile *f) {
         free(f->description);
+        strv_free(f->aliases);
         free(f->suite);
         free(f->variant);
         strv_free(f->packages);

@@ -14,6 +14,7 @@
 
 typedef struct TemplateFile {
         char *description;
+        char **aliases;
         char *suite; /* "" or NULL: the host's */
         char *variant;
         char **packages;

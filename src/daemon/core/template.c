@@ -41,6 +41,7 @@ static Template* template_free(Template *t) {
 
         free(t->id);
         free(t->name);
+        strv_free(t->aliases);
         free(t->team);
         free(t->digest);
         free(t->default_user);
@@ -61,6 +62,7 @@ static int template_new(Manager *m, const char *id, const TemplateSpec *spec, Te
                 .manager = m,
                 .id = strdup(id),
                 .name = strdup(spec->name),
+                .aliases = strv_copy(spec->aliases),
                 .type = spec->type,
                 .team = strdup(strempty(spec->team)),
                 .digest = strdup(strempty(spec->digest)),
@@ -71,7 +73,8 @@ static int template_new(Manager *m, const char *id, const TemplateSpec *spec, Te
                 .default_memory_bytes = spec->default_memory_bytes,
         };
         if (!t->id || !t->name || !t->team || !t->digest || !t->default_user ||
-            (spec->env && *spec->env && !t->env))
+            strv_length(t->aliases) != strv_length(spec->aliases) ||
+            strv_length(t->env) != strv_length(spec->env))
                 return -ENOMEM;
 
         *ret = TAKE_PTR(t);
@@ -113,12 +116,19 @@ Template* template_unref(Template *t) {
         return template_free(t);
 }
 
+static bool team_may_use(const Template *t, const char *team) {
+        return !team || !*t->team || streq(t->team, team);
+}
+
 Template* manager_find_template(Manager *m, const char *name, const char *team) {
         Template *t = hashmap_get(m->templates, name);
 
-        if (t && team && *t->team && !streq(t->team, team))
-                return NULL;
-        return t;
+        if (t)
+                return team_may_use(t, team) ? t : NULL;
+        HASHMAP_FOREACH(t, m->templates)
+                if (strv_contains(t->aliases, name) && team_may_use(t, team))
+                        return t;
+        return NULL;
 }
 
 int template_missing(const char *name, Fault *reterr) {
@@ -140,9 +150,10 @@ char* template_image_path(const Template *t) {
 
 static int template_store(const Template *t, bool durable, Fault *reterr) {
         _cleanup_json_ json_t *env = json_from_env(t->env);
-        _cleanup_free_ char *env_text = env ? json_dumps(env, JSON_COMPACT) : NULL;
+        _cleanup_free_ char *env_text = env ? json_dumps(env, JSON_COMPACT) : NULL,
+                            *aliases = strv_join(t->aliases, " ");
 
-        if (!env_text)
+        if (!env_text || !aliases)
                 return fault_set_errno(reterr, -ENOMEM, "Failed to store template '%s'", t->name);
         return store_put_template(t->manager->store,
                                   &(TemplateRow) {
@@ -159,6 +170,7 @@ static int template_store(const Template *t, bool durable, Fault *reterr) {
                                                   .created_usec = t->created_usec,
                                                   .default_vcpus = t->default_vcpus,
                                                   .default_memory_bytes = t->default_memory_bytes,
+                                                  .aliases = aliases,
                                   },
                                   durable, reterr);
 }
@@ -192,7 +204,7 @@ static char** env_from_text(const char *text) {
 
 static int on_row(const TemplateRow *row, void *userdata) {
         _cleanup_(template_freep) Template *t = NULL;
-        _cleanup_strv_ char **env = env_from_text(row->env);
+        _cleanup_strv_ char **env = env_from_text(row->env), **aliases = strv_split(row->aliases, " ");
         Manager *m = userdata;
         int r;
 
@@ -205,6 +217,7 @@ static int on_row(const TemplateRow *row, void *userdata) {
         r = template_new(m, row->id,
                          &(TemplateSpec) {
                                          .name = row->name,
+                                         .aliases = aliases,
                                          .type = template_type_from_string(row->type),
                                          .team = row->team,
                                          .digest = row->digest,
@@ -265,13 +278,14 @@ int template_remove(Template *t, Fault *reterr) {
 
 /* What people find beside the image; the database is what counts. */
 static int write_record(int dir_fd, const Template *t) {
-        _cleanup_json_ json_t *env = json_from_env(t->env), *record = NULL;
+        _cleanup_json_ json_t *env = json_from_env(t->env), *aliases = json_from_strv(t->aliases),
+                              *record = NULL;
         _cleanup_free_ char *text = NULL;
 
-        record = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:O, s:b, s:I, s:I, s:I, s:I}", "id", t->id,
-                           "name", t->name, "type", template_type_to_string(t->type), "team", t->team,
-                           "digest", t->digest, "default_user", t->default_user, "env", env, "platform",
-                           (int) t->platform, "size", (json_int_t) t->size_bytes, "created_usec",
+        record = json_pack("{s:s, s:s, s:O, s:s, s:s, s:s, s:s, s:O, s:b, s:I, s:I, s:I, s:I}", "id", t->id,
+                           "name", t->name, "aliases", aliases, "type", template_type_to_string(t->type),
+                           "team", t->team, "digest", t->digest, "default_user", t->default_user, "env", env,
+                           "platform", (int) t->platform, "size", (json_int_t) t->size_bytes, "created_usec",
                            (json_int_t) t->created_usec, "default_vcpus", (json_int_t) t->default_vcpus,
                            "default_memory", (json_int_t) t->default_memory_bytes);
         text = record ? json_dumps(record, JSON_INDENT(2)) : NULL;

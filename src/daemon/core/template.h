@@ -23,6 +23,7 @@ typedef struct Template {
         Manager *manager; /* weak: outlives us */
         char *id;         /* random, names the directory */
         char *name;
+        char **aliases; /* names it answers to as long as no template has them */
         TemplateType type;
         char *team; /* "": everybody's */
         char *digest;
@@ -37,8 +38,8 @@ typedef struct Template {
         uint64_t default_memory_bytes;
 } Template;
 
-/* The visible template of that name or NULL; borrowed. team: NULL for an administrator, else only that
- * team's and everybody's. */
+/* The visible template of that name, else with that alias, or NULL; borrowed. team: NULL for an
+ * administrator, else only that team's and everybody's. */
 Template* manager_find_template(Manager *m, const char *name, const char *team);
 /* Sets FAULT_NOT_FOUND with the remedy, and returns its errno. */
 int template_missing(const char *name, Fault *reterr);
@@ -54,6 +55,7 @@ DEFINE_CLEANUP(Template, template_unref)
 /* What a worker made, to be taken over; strings are borrowed. */
 typedef struct TemplateSpec {
         const char *name;
+        char *const *aliases;
         TemplateType type;
         const char *team;
         const char *digest;
