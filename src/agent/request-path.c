@@ -2,7 +2,6 @@
 
 /* What a request's path says: selector, verb, query. */
 
-#include <signal.h>
 #include <string.h>
 
 #include "agent/request.h"
@@ -86,29 +85,12 @@ int request_parse_query(const char *path, const char *name, char **ret) {
         return 0;
 }
 
-static int signal_from_string(const char *s) {
-        const char *name = startswith(s, "SIG") ?: s;
-        uint32_t number;
-
-        if (parse_u32(s, &number) >= 0)
-                return number > 0 && number < (uint32_t) _NSIG ? (int) number : -EINVAL;
-
-        for (int sig = 1; sig < _NSIG; sig++) {
-                const char *have = sigabbrev_np(sig);
-
-                if (have && streq(have, name))
-                        return sig;
-        }
-
-        return -EINVAL;
-}
-
 int request_parse_signal(const char *path, int def) {
         _cleanup_free_ char *value = NULL;
         int r;
 
         r = request_parse_query(path, "signal", &value);
-        return r > 0 ? signal_from_string(value) : r < 0 ? r : def;
+        return r > 0 ? parse_signal(value) : r < 0 ? r : def;
 }
 
 int request_parse_number(const char *path, const char *name, uint32_t def, uint32_t *ret) {

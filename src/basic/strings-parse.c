@@ -2,6 +2,7 @@
 
 /* Numbers, sizes and times as administrators and requests write them; overflow is always -ERANGE. */
 
+#include <signal.h>
 #include <stdio.h>
 #include <strings.h>
 #include <time.h>
@@ -321,4 +322,21 @@ char* format_timespan(char buffer[static FORMAT_TIME_LEN], uint64_t usec) {
         }
 
         return strcpy(buffer, "0s");
+}
+
+int parse_signal(const char *s) {
+        const char *name = startswith(s, "SIG") ?: s;
+        uint32_t number;
+
+        if (parse_u32(s, &number) >= 0)
+                return number > 0 && number < (uint32_t) _NSIG ? (int) number : -EINVAL;
+
+        for (int sig = 1; sig < _NSIG; sig++) {
+                const char *have = sigabbrev_np(sig);
+
+                if (have && streq(have, name))
+                        return sig;
+        }
+
+        return -EINVAL;
 }

@@ -57,6 +57,7 @@ int parse_boolean(const char *s);                   /* 1, 0 or -EINVAL: yes/no t
 int parse_size(const char *s, uint64_t *ret_bytes); /* K M G T (1024), "infinity" = UINT64_MAX, "512M" */
 /* "5min 20s", plain number = seconds, "infinity"; systemd.time(7) */
 int parse_usec(const char *s, uint64_t *ret_usec);
+int parse_signal(const char *s);                 /* number or name (TERM, SIGTERM): 1…64, -EINVAL */
 int parse_percent(const char *s, unsigned *ret); /* "80%" -> 80; 0..1000 */
 
 /* 1.5G, 512M, 3K; buffer of the caller's, FORMAT_SIZE_LEN bytes */

@@ -218,6 +218,20 @@ TEST(percents) {
         }
 }
 
+TEST(signals) {
+        static const struct {
+                const char *s;
+                int r;
+        } cases[] = {
+                { "15", 15 },        { "TERM", 15 },   { "SIGTERM", 15 },  { "1", 1 },
+                { "64", 64 },        { "0", -EINVAL }, { "65", -EINVAL },  { "-1", -EINVAL },
+                { "term", -EINVAL }, { "", -EINVAL },  { "SIG", -EINVAL }, { "SIG9", -EINVAL },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++)
+                ASSERT_EQ(parse_signal(cases[i].s), cases[i].r);
+}
+
 TEST(formats) {
         static const struct {
                 uint64_t value;
