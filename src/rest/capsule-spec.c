@@ -35,6 +35,7 @@ static const JsonField exec_fields[] = {
         { "envs", json_parse_map, offsetof(ExecSpec, envs), .max = ENV_MAX, .item_max = ENV_ENTRY_LEN_MAX,
           .total_max = ARGV_ENV_BYTES_MAX },
         { "cwd", json_parse_string, offsetof(ExecSpec, cwd), .max = CWD_LEN_MAX },
+        { "user", json_parse_string, offsetof(ExecSpec, user), .max = NAME_MAX_LEN },
         { "tag", json_parse_string, offsetof(ExecSpec, tag), .max = TAG_MAX_LEN },
         { "timeout_sec", json_parse_u64, offsetof(ExecSpec, timeout_usec), JSON_FIELD_ZERO_IS_DEFAULT, 0,
           EXEC_TIMEOUT_USEC_MAX, .scale = USEC_PER_SEC },
@@ -102,6 +103,7 @@ void exec_spec_done(ExecSpec *s) {
         strv_free(s->args);
         strv_free(s->envs);
         free(s->cwd);
+        free(s->user);
         free(s->tag);
         *s = (ExecSpec) {};
 }
@@ -139,8 +141,9 @@ char* exec_spec_to_agent(const ExecSpec *s) {
         if (!args || !env)
                 return NULL;
 
-        o = json_pack("{s:s, s:O, s:O, s:s*, s:s*, s:I, s:b, s:s, s:b}", "cmd", s->cmd, "args", args, "env",
-                      env, "cwd", isempty(s->cwd) ? NULL : s->cwd, "tag",
+        o = json_pack("{s:s, s:O, s:O, s:s*, s:s*, s:s*, s:I, s:b, s:s, s:b}", "cmd", s->cmd, "args", args,
+                      "env", env, "cwd", isempty(s->cwd) ? NULL : s->cwd, "user",
+                      isempty(s->user) ? NULL : s->user, "tag",
                       s->background && !isempty(s->tag) ? s->tag : NULL, "timeout_usec",
                       (json_int_t) s->timeout_usec, "stdin", 0, "on_disconnect",
                       s->background ? "keep" : "kill", "shell_fallback", 1);

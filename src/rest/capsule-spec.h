@@ -27,6 +27,7 @@ typedef struct ExecSpec {
         char **args;
         char **envs;           /* "NAME=value" */
         char *cwd;             /* NULL: home */
+        char *user;            /* NULL: the template's default user */
         char *tag;             /* NULL: made by the agent; background only */
         uint64_t timeout_usec; /* 0: none but the daemon's */
         bool background;

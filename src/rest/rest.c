@@ -70,6 +70,7 @@ static RestRequest* request_free(RestRequest *q) {
         auth_key_unref(q->key);
         for (size_t i = 0; i < ROUTE_ARGS_MAX; i++)
                 free(q->args[i]);
+        free(q->query);
         free(q->body);
         free(q);
         return NULL;
@@ -480,6 +481,15 @@ static GateVerdict on_gate_head(GateConn *c, const HttpHead *head, const char *d
         }
         *q = (RestRequest) { .server = s, .conn = c, .route = route };
         memcpy(q->args, args, sizeof(args));
+        if (head->target.n > head->path.n) {
+                q->query = strndup(data + head->path.offset + head->path.n + 1,
+                                   head->target.n - head->path.n - 1);
+                if (!q->query) {
+                        (void) fault_set_errno(&ret->fault, -ENOMEM, "Failed to take the request");
+                        request_free(q);
+                        return GATE_REFUSE;
+                }
+        }
 
         if (route->open) {
                 verdict = GATE_PASS;

@@ -45,6 +45,7 @@ struct RestRequest {
         struct MHD_Connection *connection; /* NULL before libmicrohttpd has seen the head */
         const RestRoute *route;
         char *args[ROUTE_ARGS_MAX];
+        char *query;  /* as sent, without the '?'; NULL: none */
         AuthKey *key; /* NULL on open routes */
 
         uint8_t key_hash[AUTH_HASH_LEN];
@@ -104,6 +105,10 @@ void rest_creates_free(RestServer *s);
 
 /* exec.c */
 int rest_capsule_exec(RestRequest *q, Fault *reterr);
+
+/* processes.c */
+int rest_processes_list(RestRequest *q, Fault *reterr);
+int rest_process_kill(RestRequest *q, Fault *reterr);
 
 /* routes.c */
 extern const RestRoute rest_routes[];

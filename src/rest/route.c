@@ -111,6 +111,28 @@ int route_find(const RestRoute *table, HttpMethod method, const char *path, size
         return -EOPNOTSUPP;
 }
 
+int route_query(const char *query, const char *name, char **ret) {
+        _cleanup_free_ char *value = NULL;
+        size_t n_name = strlen(name), n;
+        int r;
+
+        for (const char *p = strempty(query); *p; p += n + (p[n] == '&')) {
+                n = strcspn(p, "&");
+                if (n == 0)
+                        continue;
+                if (value || n <= n_name || strncmp(p, name, n_name) != 0 || p[n_name] != '=')
+                        return -EINVAL;
+                r = decode_segment(p + n_name + 1, n - n_name - 1, &value);
+                if (r < 0)
+                        return r;
+        }
+        if (!value)
+                return 0;
+
+        *ret = TAKE_PTR(value);
+        return 1;
+}
+
 void route_format_allow(unsigned allowed, char *buffer, size_t n) {
         size_t k = 0;
 

@@ -33,5 +33,12 @@ typedef struct RestRoute {
 int route_find(const RestRoute *table, HttpMethod method, const char *path, size_t n_path,
                const RestRoute **ret, char *ret_args[static ROUTE_ARGS_MAX], unsigned *ret_allowed);
 
+/*
+ * The value of the one parameter a route knows. query: without the '?', as the scanner let it pass, or NULL.
+ * 1: *ret is the decoded value, to be freed; 0: the parameter is not there; -EINVAL: it comes twice, or
+ * another one does, or its value is no UTF-8; -ENOMEM.
+ */
+int route_query(const char *query, const char *name, char **ret);
+
 /* "Allow: GET, HEAD\r\n" of ret_allowed. */
 void route_format_allow(unsigned allowed, char *buffer, size_t n);

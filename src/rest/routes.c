@@ -14,5 +14,9 @@ const RestRoute rest_routes[] = {
         { HTTP_METHOD_DELETE, "/v1/capsules/{}", rest_capsule_delete, HTTP_BODY_MAX, .capsule = true },
         { HTTP_METHOD_POST, "/v1/capsules/{}/ping", rest_capsule_ping, HTTP_BODY_MAX, .capsule = true },
         { HTTP_METHOD_POST, "/v1/capsules/{}/exec", rest_capsule_exec, HTTP_EXEC_BODY_MAX, .capsule = true },
+        { HTTP_METHOD_GET, "/v1/capsules/{}/processes", rest_processes_list, HTTP_BODY_MAX,
+          .capsule = true },
+        { HTTP_METHOD_DELETE, "/v1/capsules/{}/processes/{}", rest_process_kill, HTTP_BODY_MAX,
+          .capsule = true },
         {},
 };

@@ -351,6 +351,55 @@ def many_execs_lose_nothing(r):
 
 
 @test()
+def processes_are_listed_and_signalled(r):
+    i = create(r)
+    path = "/v1/capsules/%s/processes" % i
+    before = expect(r.request("GET", path), 200)["processes"]
+    plain = expect(run(r, i, "sleep 3000", background=True), 202)
+    tagged = expect(run(r, i, "/bin/sleep", args=["3000"], background=True, tag="my tag/%"), 202)
+    listed = expect(r.request("GET", path), 200)["processes"]
+    equal([p for p in listed if p not in before],
+          [{"pid": plain["pid"], "tag": plain["tag"], "cmd": "sleep 3000"},
+           {"pid": tagged["pid"], "tag": "my tag/%", "cmd": "/bin/sleep", "args": ["3000"]}])
+
+    for query in "signal", "signal=", "signal=0", "signal=65", "signal=term", "signal=SIG", "signal=-9", "x=1", "signal=1&signal=1", "signal=%ff":
+        expect(r.request("DELETE", path + "/1?" + query), 400, "invalid_request")
+    for selector in "nosuch", "4294967295", "4294967296", "%20":
+        expect(r.request("DELETE", path + "/" + selector), 404, "not_found")
+    tried = "trap 'echo caught >%s/caught' HUP; while sleep 0.01; do :; done" % r.dir
+    stubborn = expect(run(r, i, tried, background=True, tag="stubborn"), 202)
+    equal(r.request("DELETE", "%s/stubborn?signal=SIGWINCH" % path)[0], 204)
+    equal(r.request("DELETE", "%s/stubborn?signal=HUP" % path)[0], 204)
+    r.wait(lambda: os.path.exists(r.dir + "/caught"))
+    equal(r.request("DELETE", "%s/%d?signal=15" % (path, stubborn["pid"]))[0], 204)
+    equal(r.request("DELETE", "%s/%d" % (path, plain["pid"]))[0], 204)
+    equal(r.request("DELETE", "%s/%s" % (path, tagged["tag"].replace("%", "%25").replace(" ", "%20").replace("/", "%2F")))[0], 400)
+    equal(r.request("DELETE", "%s/%d?signal=KILL" % (path, tagged["pid"]))[0], 204)
+    r.wait(lambda: r.request("GET", path)[2]["processes"] == before)
+    expect(r.request("DELETE", "%s/%d" % (path, plain["pid"])), 404, "not_found")
+    expect(r.request("POST", path), 405, "invalid_request")
+    expect(r.request("GET", path, key=OTHER_KEY), 404, "not_found")
+    expect(r.request("GET", path.replace(i, "cl-x")), 400, "invalid_request")
+    r.control.SetState(i, "stopped")
+    expect(r.request("GET", path), 409, "invalid_state")
+    expect(r.request("DELETE", path + "/1"), 409, "invalid_state")
+
+
+@test()
+def lists_of_lying_agents(r):
+    path = "/v1/capsules/%s/processes" % create(r)
+    entry = {"pid": 1, "tag": "", "cmd": "a", "args": []}
+    for lie in ([], {"processes": {}}, {"processes": [1]}, {"processes": [{"pid": 0, "cmd": "a"}]}, {"processes": [{"pid": 1}]},
+                {"processes": [{**entry, "args": [1]}]}, {"processes": [{**entry, "args": {"a": "b"}}]}, {"processes": [entry] * 513},
+                {"processes": [{**entry, "cmd": "x" * (1 << 19)}]}):
+        r.set(process_list=lie)
+        expect(r.request("GET", path), 502, "agent_error")
+    r.set(process_list={"processes": [entry] * 512})
+    equal(expect(r.request("GET", path), 200)["processes"], [{"pid": 1, "cmd": "a"}] * 512)
+    r.set(process_list=None)
+
+
+@test()
 def lying_agents(r):
     i = create(r)
     for mode in "close", "garbage", "end":

@@ -92,7 +92,7 @@ class Restd:
         return p
 
     def start_daemon(self):
-        self.daemon = self.spawn(["/usr/bin/python3", SOURCE + "/tests/fake/fake-wrennd"], stdout=subprocess.PIPE)
+        self.daemon = self.spawn(["/usr/bin/python3", "-B", SOURCE + "/tests/fake/fake-wrennd"], stdout=subprocess.PIPE)
         assert self.daemon.stdout.readline() == b"ready\n"
         self.control = dbus.Interface(self.bus.get_object("dev.wrenn.Test", "/dev/wrenn/Test"), "dev.wrenn.Test")
         self.control.AddKey(KEY, "key-1", "default", "")

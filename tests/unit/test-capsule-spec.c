@@ -94,12 +94,12 @@ TEST(exec_to_agent) {
 
         ASSERT_OK(parse_exec(
                         "{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"true\"],\"background\":false,\"timeout_sec\":30,"
-                        "\"envs\":{\"A\":\"b\"},\"cwd\":\"/tmp\",\"tag\":\"ignored\"}",
+                        "\"envs\":{\"A\":\"b\"},\"cwd\":\"/tmp\",\"user\":\"me\",\"tag\":\"ignored\"}",
                         &s, NULL));
         text = exec_spec_to_agent(&s);
         ASSERT_STREQ(text,
                      "{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"true\"],\"env\":{\"A\":\"b\"},\"cwd\":\"/tmp\","
-                     "\"timeout_usec\":30000000,\"stdin\":false,\"on_disconnect\":\"kill\",\"shell_fallback\":true}");
+                     "\"user\":\"me\",\"timeout_usec\":30000000,\"stdin\":false,\"on_disconnect\":\"kill\",\"shell_fallback\":true}");
 
         free(text);
         ASSERT_OK(parse_exec("{\"cmd\":\"x\",\"background\":true,\"tag\":\"t\",\"envs\":{}}", &t, NULL));

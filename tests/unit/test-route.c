@@ -63,6 +63,36 @@ TEST(matching) {
         }
 }
 
+TEST(query) {
+        static const struct {
+                const char *query;
+                int r;
+                const char *value;
+        } cases[] = {
+                { NULL, 0 },
+                { "", 0 },
+                { "&", 0 },
+                { "signal=TERM", 1, "TERM" },
+                { "&signal=1&", 1, "1" },
+                { "signal=", 1, "" },
+                { "signal=a%20b%26", 1, "a b&" },
+                { "signal", -EINVAL },
+                { "Signal=1", -EINVAL },
+                { "signal=1&signal=2", -EINVAL },
+                { "signal=1&x=2", -EINVAL },
+                { "signals=1", -EINVAL },
+                { "signal=%FF", -EINVAL },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_free_ char *value = NULL;
+
+                if (route_query(cases[i].query, "signal", &value) != cases[i].r)
+                        fail_msg("wrong answer to '%s'", cases[i].query);
+                ASSERT_STREQ(value, cases[i].value);
+        }
+}
+
 TEST(allow_header) {
         const RestRoute *route = NULL;
         char *args[ROUTE_ARGS_MAX] = {}, text[128];
