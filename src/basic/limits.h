@@ -125,6 +125,10 @@
 #define WS_PER_CAPSULE_MAX    32U
 #define WS_FIRST_MESSAGE_USEC (30 * USEC_PER_SEC) /* for "start" or "connect" */
 #define WS_CLOSE_USEC         (5 * USEC_PER_SEC)  /* for the peer's Close */
+#define WS_PING_USEC          (20 * USEC_PER_SEC) /* without a word of the peer, and between pings */
+#define WS_PINGS_MISSED_MAX   2U
+#define WS_PONGS_MAX          64U         /* unsent; then only the last ping is answered */
+#define WS_BUFFERED_TOTAL_MAX (256 * MIB) /* by all WebSockets, both ways */
 #define PTY_COLS_MAX          4096U
 #define PTY_ROWS_MAX          4096U
 #define PTY_PING_USEC         (25 * USEC_PER_SEC)   /* the JSON message; api.md §2.16 wants one each 30 s */

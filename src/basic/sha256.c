@@ -15,6 +15,15 @@ int sha256_data(const void *data, size_t n, uint8_t ret[static SHA256_LEN]) {
         return 0;
 }
 
+int sha1_data(const void *data, size_t n, uint8_t ret[static SHA1_LEN]) {
+        uint8_t digest[SHA1_LEN];
+
+        if (gnutls_hash_fast(GNUTLS_DIG_SHA1, data, n, digest) < 0)
+                return -EIO;
+        memcpy(ret, digest, sizeof(digest));
+        return 0;
+}
+
 /* Feeds the file into h. */
 static int hash_fd(gnutls_hash_hd_t h, int fd) {
         _cleanup_free_ uint8_t *buffer = NULL;

@@ -40,7 +40,6 @@ static bool conn_wants_input(const GateConn *c) {
         case CONN_LINGER:
                 return true;
         case CONN_BODY:
-        case CONN_TUNNEL:
                 return c->n_good == 0;
         case CONN_WAIT:
         case CONN_ANSWER:
@@ -285,9 +284,15 @@ void gate_conn_reject(GateConn *c, HttpReject reject) {
                     "");
 }
 
-static void conn_refuse_fault(GateConn *c, const GateRefusal *refusal) {
-        conn_refuse(c, fault_http_status(refusal->fault.code), fault_rest_code(refusal->fault.code),
-                    refusal->fault.message ?: "", refusal->header);
+static void conn_refuse_verdict(GateConn *c, const GateRefusal *refusal) {
+        HttpReject reject = refusal->reject;
+
+        if (reject != HTTP_REJECT_NONE)
+                conn_refuse(c, http_reject_status(reject), http_reject_code(reject),
+                            http_reject_message(reject), refusal->header);
+        else
+                conn_refuse(c, fault_http_status(refusal->fault.code), fault_rest_code(refusal->fault.code),
+                            refusal->fault.message ?: "", refusal->header);
 }
 
 /* In: from the client to libmicrohttpd. */
@@ -332,6 +337,25 @@ static int conn_pass(GateConn *c, uint64_t body_max) {
         return 0;
 }
 
+/* The head is good, and the last thing of HTTP here. */
+static void conn_take(GateConn *c) {
+        c->phase = CONN_TAKEN;
+        c->n_good = c->scan.head.n;
+}
+
+static void conn_hand_over(GateConn *c, const char *data, size_t n) {
+        _cleanup_free_ char *in = TAKE_PTR(c->in);
+        Gate *g = c->gate;
+
+        c->n_in = 0;
+        c->source = event_source_free(c->source);
+        conn_close_relay(c);
+        gate_conn_set_deadline(c, USEC_INFINITY);
+        g->handlers->on_taken(c, TAKE_FD(c->fd), data, n, g->userdata);
+        if (g->draining && c->phase == CONN_TAKEN)
+                g->handlers->on_end(c, /* now= */ false, g->userdata);
+}
+
 static int conn_feed_head(GateConn *c, const char *data, size_t n) {
         _cleanup_(gate_refusal_done) GateRefusal refusal = {};
         const HttpHead *h = &c->scan.head;
@@ -364,8 +388,11 @@ static int conn_feed_head(GateConn *c, const char *data, size_t n) {
         case GATE_WAIT:
                 c->phase = CONN_WAIT;
                 return 0;
+        case GATE_TAKE:
+                conn_take(c);
+                return 0;
         case GATE_REFUSE:
-                conn_refuse_fault(c, &refusal);
+                conn_refuse_verdict(c, &refusal);
                 return 0;
         }
         return 0;
@@ -420,6 +447,11 @@ bool gate_conn_is_ending(const GateConn *c) {
         return c->phase == CONN_CLOSING || c->phase == CONN_LINGER || c->phase == CONN_CLOSED;
 }
 
+/* Is the socket, with all that comes of it, none of our business any more? */
+static bool conn_is_taken(const GateConn *c) {
+        return c->phase == CONN_TAKEN;
+}
+
 /* One step through data (n bytes, the first c->n_good are good). The count of bytes done with; -EAGAIN: no
  * step is possible. */
 static ssize_t conn_feed_step(GateConn *c, const char *data, size_t n) {
@@ -432,8 +464,11 @@ static ssize_t conn_feed_step(GateConn *c, const char *data, size_t n) {
                 return gate_serve_step(c, data, n);
         if (c->phase == CONN_BODY)
                 conn_feed_body(c, data, n);
-        if (c->phase == CONN_TUNNEL)
-                c->n_good = n;
+        if (conn_is_taken(c)) {
+                k = (ssize_t) c->n_good;
+                c->n_good = 0;
+                return k > 0 ? k : -EAGAIN;
+        }
         if (gate_conn_is_ending(c))
                 return (ssize_t) n;
         if (c->n_good == 0)
@@ -454,7 +489,7 @@ void gate_conn_settle(GateConn *c) {
         Gate *g = c->gate;
         uint64_t now;
 
-        if (gate_conn_is_ending(c))
+        if (gate_conn_is_ending(c) || conn_is_taken(c))
                 return;
 
         now = gate_now(g);
@@ -499,7 +534,9 @@ static void conn_feed(GateConn *c, const char *data, size_t n) {
         }
         c->feeding = false;
 
-        if (gate_conn_is_ending(c)) {
+        if (conn_is_taken(c)) {
+                conn_hand_over(c, data + done, n - done);
+        } else if (gate_conn_is_ending(c)) {
                 c->n_in = 0;
         } else {
                 c->n_in = n - done;
@@ -605,11 +642,11 @@ void gate_conn_drain(GateConn *c) {
                         break;
         }
 
-        if (!conn_is_open(c) || c->phase == CONN_LINGER)
+        if (!conn_is_open(c) || conn_is_taken(c) || c->phase == CONN_LINGER)
                 return;
         if (c->n_out == 0 && c->phase == CONN_CLOSING)
                 conn_linger(c);
-        else if (c->n_out == 0 && c->relay_eof && !c->responded && c->phase != CONN_TUNNEL)
+        else if (c->n_out == 0 && c->relay_eof && !c->responded)
                 gate_conn_close(c, false);
         else if (c->n_out == 0 && (c->relay_eof || c->completed))
                 gate_conn_next(c);
@@ -622,7 +659,7 @@ static int on_relay_io(sd_event_source *s, int fd, uint32_t revents, void *userd
 
         if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
                 gate_conn_drain(c);
-        if (!gate_conn_is_ending(c) && (revents & EPOLLOUT))
+        if (!gate_conn_is_ending(c) && !conn_is_taken(c) && (revents & EPOLLOUT))
                 conn_continue(c);
         return 0;
 }
@@ -666,6 +703,8 @@ static int on_client_io(sd_event_source *s, int fd, uint32_t revents, void *user
                 else
                         conn_flush(c);
         }
+        if (conn_is_taken(c))
+                return 0;
         if (conn_is_open(c) && (revents & EPOLLIN) && conn_wants_input(c))
                 conn_read(c);
         else if (conn_is_open(c) && (revents & EPOLLRDHUP))
@@ -714,11 +753,21 @@ void gate_conn_pass(GateConn *c, uint64_t body_max) {
         gate_conn_unref(c);
 }
 
+void gate_conn_take(GateConn *c) {
+        if (c->phase != CONN_WAIT)
+                return;
+
+        gate_conn_ref(c);
+        conn_take(c);
+        conn_continue(c);
+        gate_conn_unref(c);
+}
+
 void gate_conn_refuse(GateConn *c, const GateRefusal *refusal) {
         if (c->phase != CONN_WAIT)
                 return;
         c->request = NULL;
-        conn_refuse_fault(c, refusal);
+        conn_refuse_verdict(c, refusal);
 }
 
 void gate_conn_completed(GateConn *c) {
@@ -743,9 +792,10 @@ void gate_conn_continue(GateConn *c) {
                 conn_continue(c);
 }
 
-void gate_conn_tunnel(GateConn *c) {
-        if (conn_is_open(c) && !gate_conn_is_ending(c))
-                c->phase = CONN_TUNNEL;
+void gate_conn_release(GateConn *c) {
+        assert(conn_is_taken(c));
+        c->request = NULL;
+        gate_conn_close(c, /* reset= */ false);
 }
 
 Peer* gate_conn_peer(const GateConn *c) {

@@ -11,7 +11,7 @@ typedef enum ConnPhase {
         CONN_WAIT,    /* a good head waits for the verdict */
         CONN_BODY,    /* the body is relayed */
         CONN_ANSWER,  /* the request is relayed, the answer comes */
-        CONN_TUNNEL,  /* upgraded */
+        CONN_TAKEN,   /* the socket is somebody else's */
         CONN_CLOSING, /* the last bytes go out, then linger */
         CONN_LINGER,  /* the answer is out; what still comes is dropped */
         CONN_CLOSED,

@@ -176,7 +176,10 @@ int gate_new(sd_event *e, const GateConfig *config, const GateHandlers *handlers
 void gate_close_all(Gate *g) {
         g->on_idle = NULL;
         while (g->conns)
-                gate_conn_close(g->conns, false);
+                if (g->conns->phase == CONN_TAKEN)
+                        g->handlers->on_end(g->conns, /* now= */ true, g->userdata);
+                else
+                        gate_conn_close(g->conns, false);
 }
 
 Gate* gate_free(Gate *g) {
@@ -230,6 +233,8 @@ void gate_drain(Gate *g, void (*on_idle)(void *userdata), void *userdata) {
                 after = c->next;
                 if (c->phase == CONN_HEAD || c->phase == CONN_LINGER)
                         gate_conn_close(c, false);
+                else if (c->phase == CONN_TAKEN)
+                        g->handlers->on_end(c, /* now= */ false, g->userdata);
         }
 
         if (g->n_conns == 0) {

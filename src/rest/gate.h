@@ -6,7 +6,8 @@
  * libmicrohttpd over a socketpair. It refuses with the JSON envelope and closes, holds the deadlines and
  * quotas (threats.md N3-N7, N10), and keeps one request of a connection in libmicrohttpd at a time: the next
  * head is read once the answer before it is out. So a refusal never overtakes an answer. A connection costs
- * libmicrohttpd nothing before its first good head.
+ * libmicrohttpd nothing before its first good head. A connection that leaves HTTP (WebSockets, tunnels) is
+ * handed over as a bare socket and never sees libmicrohttpd; the gate only counts it on.
  */
 
 #include <systemd/sd-event.h>
@@ -22,12 +23,14 @@ typedef struct GateConn GateConn;
 typedef enum GateVerdict {
         GATE_PASS,   /* relay it */
         GATE_WAIT,   /* gate_conn_pass() or gate_conn_refuse() comes later */
+        GATE_TAKE,   /* on_taken() comes: it is no HTTP from here on */
         GATE_REFUSE, /* answer *ret_refusal and close */
 } GateVerdict;
 
 typedef struct GateRefusal {
+        HttpReject reject; /* or, when this is none, */
         Fault fault;
-        char header[128]; /* "" or one more header line with CR LF */
+        char header[128]; /* "" or more header lines with CR LF each */
 } GateRefusal;
 
 static inline void gate_refusal_done(GateRefusal *r) {
@@ -47,6 +50,11 @@ typedef struct GateHandlers {
         /* The client left while its request waits (GATE_WAIT) or is in libmicrohttpd. The socketpair is
          * closed already. Not for requests that are served here. */
         void (*on_gone)(GateConn *c, void *userdata);
+        /* GATE_TAKE: fd (taken) is the client's socket, data the n bytes that came behind the head,
+         * borrowed. c and its request live on, counted as before, until gate_conn_release(). */
+        void (*on_taken)(GateConn *c, int fd, const char *data, size_t n, void *userdata);
+        /* A taken connection shall end: soon, or now; then gate_conn_release() before the return. */
+        void (*on_end)(GateConn *c, bool now, void *userdata);
 } GateHandlers;
 
 /*
@@ -74,15 +82,15 @@ typedef struct GateConfig {
 
 int gate_new(sd_event *e, const GateConfig *config, const GateHandlers *handlers, void *userdata,
              Gate **ret);
-/* Closes all connections at once; on_gone runs for those with a request. */
+/* Closes all connections at once; on_gone runs for those with a request, on_end for taken ones. */
 void gate_close_all(Gate *g);
 Gate* gate_free(Gate *g);
 DEFINE_CLEANUP(Gate, gate_free)
 
 /* Accepts from this listening socket; takes fd on success. */
 int gate_add_listener(Gate *g, int fd);
-/* Stops accepting, closes idle connections, closes the others behind their answer; on_idle runs once none is
- * left. */
+/* Stops accepting, closes idle connections, closes the others behind their answer, asks taken ones to end;
+ * on_idle runs once none is left. */
 void gate_drain(Gate *g, void (*on_idle)(void *userdata), void *userdata);
 unsigned gate_n_connections(const Gate *g);
 
@@ -91,6 +99,7 @@ void gate_flush(Gate *g);
 
 /* Verdicts that come later than on_head(). Nothing happens when the client left meanwhile. */
 void gate_conn_pass(GateConn *c, uint64_t body_max);
+void gate_conn_take(GateConn *c);
 void gate_conn_refuse(GateConn *c, const GateRefusal *refusal);
 
 /* Before the verdict that passes the request. upload: the body may pause up to stream_idle_usec. */
@@ -111,9 +120,8 @@ size_t gate_answer_unsent(const GateConn *c);
 /* libmicrohttpd is done with this connection's request (MHD_OPTION_NOTIFY_COMPLETED); gate_flush() must
  * follow. */
 void gate_conn_completed(GateConn *c);
-/* The connection was upgraded: from now on bytes are relayed unread, in both directions, without deadlines.
- */
-void gate_conn_tunnel(GateConn *c);
+/* A taken connection's socket is closed: c is forgotten. */
+void gate_conn_release(GateConn *c);
 
 GateConn* gate_conn_ref(GateConn *c);
 GateConn* gate_conn_unref(GateConn *c);

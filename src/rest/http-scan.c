@@ -47,6 +47,10 @@ static const struct {
         [HTTP_REJECT_HOST] = { 421, FAULT_INVALID_ARGS, "This host name is not served here." },
         [HTTP_REJECT_ORIGIN] = { 403, FAULT_ACCESS_DENIED,
                                  "Requests from other web origins are not accepted." },
+        [HTTP_REJECT_UPGRADE] = { 426, FAULT_INVALID_ARGS,
+                                  "This path is a WebSocket of version 13; ask for an upgrade to it." },
+        [HTTP_REJECT_UPGRADE_REQUEST] = { 400, FAULT_INVALID_ARGS,
+                                          "A WebSocket begins with a GET of HTTP/1.1 without a body and with a valid Sec-WebSocket-Key." },
         [HTTP_REJECT_DEADLINE] = { 408, FAULT_INVALID_ARGS, "The request did not arrive in time." },
         [HTTP_REJECT_BODY_LARGE] = { 413, FAULT_TOO_LARGE, "The request's body is too large." },
         [HTTP_REJECT_CONNECTIONS] = { 503, FAULT_NO_CAPACITY, "Too many connections." },
@@ -71,6 +75,7 @@ static const struct {
         { 414, "URI Too Long" },
         { 417, "Expectation Failed" },
         { 421, "Misdirected Request" },
+        { 426, "Upgrade Required" },
         { 429, "Too Many Requests" },
         { 431, "Request Header Fields Too Large" },
         { 500, "Internal Server Error" },
@@ -94,6 +99,8 @@ typedef enum SingleHeader {
         SINGLE_API_KEY,
         SINGLE_AUTHORIZATION,
         SINGLE_UPGRADE,
+        SINGLE_WEBSOCKET_KEY,
+        SINGLE_WEBSOCKET_VERSION,
         _SINGLE_MAX,
 } SingleHeader;
 
@@ -108,6 +115,8 @@ static const char *const single_names[_SINGLE_MAX] = {
         [SINGLE_API_KEY] = "x-api-key",
         [SINGLE_AUTHORIZATION] = "authorization",
         [SINGLE_UPGRADE] = "upgrade",
+        [SINGLE_WEBSOCKET_KEY] = "sec-websocket-key",
+        [SINGLE_WEBSOCKET_VERSION] = "sec-websocket-version",
 };
 
 const char* http_method_to_string(HttpMethod m) {
@@ -293,27 +302,38 @@ static ssize_t scan_length(HttpScan *s, const char *v, size_t n) {
         return 0;
 }
 
+/* Cuts the first element off a list, without blanks around it; it may be empty. */
+static HttpSlice list_next(const char *list, size_t n, size_t *at) {
+        const char *a = list + *at, *end = list + n, *b = memchr(a, ',', n - *at) ?: end;
+
+        *at = (size_t) (b - list) + 1;
+        while (a < b && (*a == ' ' || *a == '\t'))
+                a++;
+        while (b > a && (b[-1] == ' ' || b[-1] == '\t'))
+                b--;
+        return (HttpSlice) { (uint32_t) (a - list), (uint32_t) (b - a) };
+}
+
+bool http_list_has(const char *list, size_t n, const char *token) {
+        for (size_t at = 0; at < n;) {
+                HttpSlice e = list_next(list, n, &at);
+
+                if (equal_nocase(list + e.offset, e.n, token))
+                        return true;
+        }
+        return false;
+}
+
 /* Connection: a list of tokens, of which two mean something to us. */
 static ssize_t scan_connection(HttpScan *s, const char *v, size_t n) {
-        const char *end = v + n;
+        for (size_t at = 0; at < n;) {
+                HttpSlice e = list_next(v, n, &at);
 
-        while (v < end) {
-                const char *comma = memchr(v, ',', (size_t) (end - v)) ?: end;
-                const char *a = v, *b = comma;
-
-                while (a < b && (*a == ' ' || *a == '\t'))
-                        a++;
-                while (b > a && (b[-1] == ' ' || b[-1] == '\t'))
-                        b--;
-                if (a < b && !is_token(a, (size_t) (b - a)))
+                if (e.n > 0 && !is_token(v + e.offset, e.n))
                         return reject(s, HTTP_REJECT_HEADER_VALUE);
-                if (equal_nocase(a, (size_t) (b - a), "close"))
-                        s->head.connection_close = true;
-                if (equal_nocase(a, (size_t) (b - a), "upgrade"))
-                        s->head.connection_upgrade = true;
-                v = comma + 1;
         }
-
+        s->head.connection_close |= http_list_has(v, n, "close");
+        s->head.connection_upgrade |= http_list_has(v, n, "upgrade");
         return 0;
 }
 
@@ -352,6 +372,12 @@ static ssize_t scan_single(HttpScan *s, SingleHeader h, HttpSlice slice, const c
                 return 0;
         case SINGLE_UPGRADE:
                 s->head.upgrade = slice;
+                return 0;
+        case SINGLE_WEBSOCKET_KEY:
+                s->head.websocket_key = slice;
+                return 0;
+        case SINGLE_WEBSOCKET_VERSION:
+                s->head.websocket_version = slice;
                 return 0;
         default:
                 return 0;

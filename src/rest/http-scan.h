@@ -55,9 +55,11 @@ typedef enum HttpReject {
         HTTP_REJECT_TRAILER,
         HTTP_REJECT_HOST, /* not one of ours (http-policy.c) */
         HTTP_REJECT_ORIGIN,
-        HTTP_REJECT_DEADLINE,    /* gate */
-        HTTP_REJECT_BODY_LARGE,  /* gate */
-        HTTP_REJECT_CONNECTIONS, /* gate */
+        HTTP_REJECT_UPGRADE,         /* no WebSocket was asked for, or another version (ws-upgrade.c) */
+        HTTP_REJECT_UPGRADE_REQUEST, /* …in a wrong way */
+        HTTP_REJECT_DEADLINE,        /* gate */
+        HTTP_REJECT_BODY_LARGE,      /* gate */
+        HTTP_REJECT_CONNECTIONS,     /* gate */
         _HTTP_REJECT_MAX,
 } HttpReject;
 
@@ -76,7 +78,7 @@ typedef struct HttpHead {
         unsigned minor;   /* HTTP/1.<minor>: 0 or 1 */
         HttpSlice target; /* as sent: path and query */
         HttpSlice path;   /* without the query */
-        HttpSlice host, origin, fetch_site, api_key, upgrade, content_type;
+        HttpSlice host, origin, fetch_site, api_key, upgrade, content_type, websocket_key, websocket_version;
         bool has_length, chunked, expect_continue;
         bool connection_close, connection_upgrade;
         uint64_t length; /* of the body, when has_length */
@@ -109,6 +111,9 @@ typedef struct HttpScan {
         unsigned n_digits; /* of the chunk size */
         uint64_t n_body;   /* body bytes so far, without chunk framing */
 } HttpScan;
+
+/* Is this token in a header that is a list of tokens? In any case. */
+bool http_list_has(const char *list, size_t n, const char *token);
 
 /* Begins the next request. */
 void http_scan_reset(HttpScan *s);

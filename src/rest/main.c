@@ -16,7 +16,7 @@
 
 #define DRAIN_USEC (5 * USEC_PER_SEC)
 
-static GateConfig arg_gate;
+static RestConfig arg_config;
 
 typedef struct Main {
         sd_event *event;
@@ -32,6 +32,8 @@ static void help(void) {
                "     --host=NAME                  Serve this name in Host, too (repeatable; also $WRENN_API_HOSTS)\n"
                "     --connections=N              Connections at most\n"
                "     --connections-per-peer=N     Connections of one address at most\n"
+               "     --connections-per-key=N      Connections with one API key at most\n"
+               "     --websockets-per-capsule=N   WebSockets of one capsule at most\n"
                "     --first-byte-timeout=TIME    Until a connection says something\n"
                "     --head-timeout=TIME          Until a request's head is whole\n"
                "     --idle-timeout=TIME          Between requests\n"
@@ -41,19 +43,23 @@ static void help(void) {
 static int parse_argument(int c) {
         switch (c) {
         case 'H':
-                return strv_extend(&arg_gate.hosts, optarg);
+                return strv_extend(&arg_config.gate.hosts, optarg);
         case 'c':
-                return parse_u32(optarg, &arg_gate.connections_max);
+                return parse_u32(optarg, &arg_config.gate.connections_max);
         case 'p':
-                return parse_u32(optarg, &arg_gate.connections_per_peer_max);
+                return parse_u32(optarg, &arg_config.gate.connections_per_peer_max);
+        case 'k':
+                return parse_u32(optarg, &arg_config.connections_per_key_max);
+        case 's':
+                return parse_u32(optarg, &arg_config.websockets_per_capsule_max);
         case 'f':
-                return parse_usec(optarg, &arg_gate.first_byte_usec);
+                return parse_usec(optarg, &arg_config.gate.first_byte_usec);
         case 'e':
-                return parse_usec(optarg, &arg_gate.head_usec);
+                return parse_usec(optarg, &arg_config.gate.head_usec);
         case 'i':
-                return parse_usec(optarg, &arg_gate.idle_usec);
+                return parse_usec(optarg, &arg_config.gate.idle_usec);
         case 'w':
-                return parse_usec(optarg, &arg_gate.write_stall_usec);
+                return parse_usec(optarg, &arg_config.gate.write_stall_usec);
         default:
                 return -EINVAL;
         }
@@ -66,6 +72,8 @@ static int parse_arguments(int argc, char *argv[]) {
                                                  { "host", required_argument, NULL, 'H' },
                                                  { "connections", required_argument, NULL, 'c' },
                                                  { "connections-per-peer", required_argument, NULL, 'p' },
+                                                 { "connections-per-key", required_argument, NULL, 'k' },
+                                                 { "websockets-per-capsule", required_argument, NULL, 's' },
                                                  { "first-byte-timeout", required_argument, NULL, 'f' },
                                                  { "head-timeout", required_argument, NULL, 'e' },
                                                  { "idle-timeout", required_argument, NULL, 'i' },
@@ -76,7 +84,7 @@ static int parse_arguments(int argc, char *argv[]) {
 
         names = strv_split(strempty(getenv("WRENN_API_HOSTS")), " ");
         STRV_FOREACH(name, names) {
-                r = strv_extend(&arg_gate.hosts, *name);
+                r = strv_extend(&arg_config.gate.hosts, *name);
                 if (r < 0)
                         return r;
         }
@@ -191,7 +199,7 @@ static int run(Main *m) {
         if (r < 0)
                 return log_error_errno(r, "Failed to watch wrennd: %m");
 
-        r = rest_server_new(m->event, client, &arg_gate, &m->server);
+        r = rest_server_new(m->event, client, &arg_config, &m->server);
         if (r < 0)
                 return log_error_errno(r, "Failed to make the server: %m");
         r = add_listeners(m->server);
@@ -221,6 +229,6 @@ int main(int argc, char *argv[]) {
         rest_server_free(m.server);
         event_source_free(m.drain_timer);
         sd_event_unref(m.event);
-        strv_free(arg_gate.hosts);
+        strv_free(arg_config.gate.hosts);
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

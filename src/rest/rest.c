@@ -55,7 +55,7 @@ static int on_mhd_io(sd_event_source *source, int fd, uint32_t revents, void *us
 
 /* Requests. */
 
-static RestRequest* request_free(RestRequest *q) {
+RestRequest* rest_request_free(RestRequest *q) {
         if (!q)
                 return NULL;
 
@@ -280,7 +280,7 @@ static void on_completed(void *userdata, struct MHD_Connection *connection, void
                 return;
         *request = NULL;
         conn = q->conn;
-        request_free(q);
+        rest_request_free(q);
         gate_conn_completed(conn);
 }
 
@@ -320,7 +320,7 @@ static void on_gate_gone(GateConn *c, void *userdata) {
         RestRequest *q = gate_conn_request(c);
 
         if (!q->connection) {
-                request_free(q); /* libmicrohttpd has not seen it */
+                rest_request_free(q); /* libmicrohttpd has not seen it */
                 return;
         }
 
@@ -330,6 +330,19 @@ static void on_gate_gone(GateConn *c, void *userdata) {
                 q->operation_free(TAKE_PTR(q->operation));
         if (q->suspended && !q->answered)
                 rest_answer_empty(q, 500); /* nobody reads it; it ends the suspension */
+}
+
+static void on_gate_taken(GateConn *c, int fd, const char *data, size_t n, void *userdata) {
+        rest_websocket_begin(gate_conn_request(c), fd, data, n);
+}
+
+static void on_gate_end(GateConn *c, bool now, void *userdata) {
+        RestRequest *q = gate_conn_request(c);
+
+        if (now)
+                ws_abort(q->websocket);
+        else
+                ws_close(q->websocket, WS_CODE_GOING_AWAY, "The service is being restarted.");
 }
 
 static int refuse_route(int r, unsigned allowed, GateRefusal *ret) {
@@ -356,9 +369,12 @@ static void request_settle(RestRequest *q) {
         case GATE_PASS:
                 gate_conn_pass(c, q->route->body_max);
                 break;
+        case GATE_TAKE:
+                gate_conn_take(c);
+                break;
         case GATE_REFUSE:
                 gate_conn_set_request(c, NULL);
-                request_free(q);
+                rest_request_free(q);
                 gate_conn_refuse(c, &refusal);
                 break;
         }
@@ -370,7 +386,7 @@ static void request_refuse(RestRequest *q, const Fault *fault) {
 
         (void) fault_set(&refusal.fault, fault->code, "%s", fault->message ?: "");
         gate_conn_set_request(c, NULL);
-        request_free(q);
+        rest_request_free(q);
         gate_conn_refuse(c, &refusal);
 }
 
@@ -411,12 +427,27 @@ static void session_free(void *session) {
 static int request_enter_session(RestRequest *q, Fault *reterr) {
         if (gate_conn_session(q->conn) == q->key)
                 return 0;
-        if (q->key->n_connections >= HTTP_CONNECTIONS_PER_KEY_MAX)
+        if (q->key->n_connections >= q->server->config.connections_per_key_max)
                 return fault_set(reterr, FAULT_QUOTA_EXCEEDED, "Too many connections with this key.");
 
         q->key->n_connections++;
         gate_conn_set_session(q->conn, auth_key_ref(q->key), session_free);
         return 0;
+}
+
+/* The key is good: what is wrong with the upgrade may be told. */
+static GateVerdict request_upgrade(RestRequest *q, GateRefusal *ret) {
+        if (!id_is_valid("cl", q->args[0])) {
+                (void) fault_set(&ret->fault, FAULT_INVALID_ARGS, "invalid capsule ID");
+                return GATE_REFUSE;
+        }
+        if (q->upgrade_reject == HTTP_REJECT_NONE)
+                return GATE_TAKE;
+
+        ret->reject = q->upgrade_reject;
+        if (ret->reject == HTTP_REJECT_UPGRADE)
+                strcpy(ret->header, WS_UPGRADE_HEADERS);
+        return GATE_REFUSE;
 }
 
 /* The steps before a request may go on, each of which may have to wait: wrennd is there, the key is known.
@@ -447,7 +478,9 @@ static GateVerdict request_admit(RestRequest *q, GateRefusal *ret) {
                         return GATE_WAIT;
         }
 
-        return request_enter_session(q, &ret->fault) < 0 ? GATE_REFUSE : GATE_PASS;
+        if (request_enter_session(q, &ret->fault) < 0)
+                return GATE_REFUSE;
+        return q->route->websocket ? request_upgrade(q, ret) : GATE_PASS;
 }
 
 static GateVerdict on_gate_head(GateConn *c, const HttpHead *head, const char *data, HttpHostClass host,
@@ -486,10 +519,12 @@ static GateVerdict on_gate_head(GateConn *c, const HttpHead *head, const char *d
                                    head->target.n - head->path.n - 1);
                 if (!q->query) {
                         (void) fault_set_errno(&ret->fault, -ENOMEM, "Failed to take the request");
-                        request_free(q);
+                        rest_request_free(q);
                         return GATE_REFUSE;
                 }
         }
+        if (route->websocket)
+                q->upgrade_reject = ws_upgrade_check(head, data, q->upgrade_answer);
 
         if (route->open) {
                 verdict = GATE_PASS;
@@ -503,7 +538,7 @@ static GateVerdict on_gate_head(GateConn *c, const HttpHead *head, const char *d
         }
 
         if (verdict == GATE_REFUSE) {
-                request_free(q);
+                rest_request_free(q);
                 return verdict;
         }
         gate_conn_set_request(c, q);
@@ -516,6 +551,8 @@ static const GateHandlers gate_handlers = {
         .on_attach = on_gate_attach,
         .on_relayed = on_gate_relayed,
         .on_gone = on_gate_gone,
+        .on_taken = on_gate_taken,
+        .on_end = on_gate_end,
 };
 
 /* What wrennd tells. */
@@ -523,8 +560,10 @@ static const GateHandlers gate_handlers = {
 static void on_bus_capsule(const char *id, CapsuleView *view, void *userdata) {
         RestServer *s = userdata;
 
-        if (!view || !capsule_view_is_running(view))
+        if (!view || !capsule_view_is_running(view)) {
                 channel_drop(s->channels, id);
+                rest_websockets_close(s, NULL, id, WS_CODE_GOING_AWAY, "The capsule has ended.");
+        }
         rest_creates_notify(s, id, view);
 }
 
@@ -532,6 +571,7 @@ static void on_bus_key_revoked(const char *key_id, void *userdata) {
         RestServer *s = userdata;
 
         auth_forget(s->auth, key_id);
+        rest_websockets_close(s, key_id, NULL, WS_CODE_POLICY, "The API key was revoked.");
 }
 
 static void on_bus_lost(void *userdata) {
@@ -550,8 +590,7 @@ static int server_start_mhd(RestServer *s) {
         const union MHD_DaemonInfo *info;
         int r;
 
-        s->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME |
-                                                  MHD_ALLOW_UPGRADE,
+        s->mhd = MHD_start_daemon(MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME,
                                   /* port= */ 0, /* accept policy= */ NULL, NULL, on_request, s,
                                   MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION,
                                   on_connection, s, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, s,
@@ -575,7 +614,7 @@ static int server_start_mhd(RestServer *s) {
         return sd_event_source_set_enabled(s->pump_source, SD_EVENT_OFF);
 }
 
-int rest_server_new(sd_event *e, BusClient *bus_consume, const GateConfig *config, RestServer **ret) {
+int rest_server_new(sd_event *e, BusClient *bus_consume, const RestConfig *config, RestServer **ret) {
         _cleanup_(rest_server_freep) RestServer *s = NULL;
         int r;
 
@@ -584,7 +623,9 @@ int rest_server_new(sd_event *e, BusClient *bus_consume, const GateConfig *confi
                 bus_client_free(bus_consume);
                 return -ENOMEM;
         }
-        *s = (RestServer) { .event = sd_event_ref(e), .bus = bus_consume };
+        *s = (RestServer) { .event = sd_event_ref(e), .bus = bus_consume, .config = *config };
+        s->config.connections_per_key_max = config->connections_per_key_max ?: HTTP_CONNECTIONS_PER_KEY_MAX;
+        s->config.websockets_per_capsule_max = config->websockets_per_capsule_max ?: WS_PER_CAPSULE_MAX;
 
         r = auth_new(s->bus, &s->auth);
         if (r < 0)
@@ -592,7 +633,7 @@ int rest_server_new(sd_event *e, BusClient *bus_consume, const GateConfig *confi
         r = channel_table_new(e, s->bus, &s->channels);
         if (r < 0)
                 return r;
-        r = gate_new(e, config, &gate_handlers, s, &s->gate);
+        r = gate_new(e, &s->config.gate, &gate_handlers, s, &s->gate);
         if (r < 0)
                 return r;
         r = server_start_mhd(s);

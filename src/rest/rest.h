@@ -17,14 +17,22 @@
 #include "rest/channel.h"
 #include "rest/gate.h"
 #include "rest/route.h"
+#include "rest/ws-upgrade.h"
+#include "rest/ws.h"
 #include "shared/json-field.h"
 
 struct MHD_Connection;
 struct MHD_Daemon;
 struct MHD_Response;
 
+typedef struct RestConfig {
+        GateConfig gate;
+        unsigned connections_per_key_max, websockets_per_capsule_max; /* 0: the limit of basic/limits.h */
+} RestConfig;
+
 typedef struct RestServer {
         sd_event *event;
+        RestConfig config;
         Gate *gate;
         struct MHD_Daemon *mhd;
         sd_event_source *mhd_source, *pump_source;
@@ -37,6 +45,8 @@ typedef struct RestServer {
         struct CreateOp *creates;   /* that wait for a state (capsules.c) */
         uint64_t exec_output_bytes; /* captured now by all execs (EXEC_OUTPUT_TOTAL_MAX) */
         unsigned n_waiting;         /* requests that wait for the daemon */
+        RestRequest *websockets;    /* all that are open */
+        size_t websocket_bytes;     /* that they hold now (WS_BUFFERED_TOTAL_MAX) */
 } RestServer;
 
 struct RestRequest {
@@ -57,13 +67,19 @@ struct RestRequest {
         size_t n_body, n_body_allocated;
         uint64_t begin_usec; /* CLOCK_MONOTONIC, when the handler ran */
 
+        /* routes with .websocket */
+        HttpReject upgrade_reject;
+        char upgrade_answer[WS_ACCEPT_LEN + 1];
+        WsConn *websocket;
+        RestRequest *next_websocket, *previous_websocket;
+
         bool handled, suspended, answered, gone;
         void *operation;
         void (*operation_free)(void *operation);
 };
 
-/* bus: taken. config: borrowed for the life of the server. */
-int rest_server_new(sd_event *e, BusClient *bus_consume, const GateConfig *config, RestServer **ret);
+/* bus: taken. config: what it points to is borrowed for the life of the server. */
+int rest_server_new(sd_event *e, BusClient *bus_consume, const RestConfig *config, RestServer **ret);
 RestServer* rest_server_free(RestServer *s);
 DEFINE_CLEANUP(RestServer, rest_server_free)
 
@@ -80,6 +96,9 @@ void rest_answer_response(RestRequest *q, unsigned status, struct MHD_Response *
 
 /* What the request waits for; operation_free cancels it. The handler returns 0 afterwards. */
 void rest_request_wait(RestRequest *q, void *operation, void (*operation_free)(void *operation));
+
+/* Also cancels what it waits for. */
+RestRequest* rest_request_free(RestRequest *q);
 
 /* The body as a JSON object; an empty one is refused. */
 int rest_request_json(RestRequest *q, json_t **ret, Fault *reterr);
@@ -109,6 +128,15 @@ int rest_capsule_exec(RestRequest *q, Fault *reterr);
 /* processes.c */
 int rest_processes_list(RestRequest *q, Fault *reterr);
 int rest_process_kill(RestRequest *q, Fault *reterr);
+
+/* websockets.c */
+/* The gate hands the connection of q over; fd is taken, input borrowed. */
+void rest_websocket_begin(RestRequest *q, int fd, const void *input, size_t n_input);
+/* Tells the fault in-band, {"type":"error","data":"…","fatal":true}, and closes. */
+void rest_websocket_fail(WsConn *w, const Fault *fault, unsigned code);
+/* Closes those of this key or this capsule; NULL: of any. */
+void rest_websockets_close(RestServer *s, const char *key_id, const char *capsule, unsigned code,
+                           const char *reason);
 
 /* routes.c */
 extern const RestRoute rest_routes[];

@@ -66,7 +66,14 @@ static bool pattern_matches(const char *pattern, const char *path, size_t n,
 }
 
 static bool method_fits(const RestRoute *route, HttpMethod method) {
-        return route->method == method || (route->method == HTTP_METHOD_GET && method == HTTP_METHOD_HEAD);
+        return route->method == method ||
+               (route->method == HTTP_METHOD_GET && !route->websocket && method == HTTP_METHOD_HEAD);
+}
+
+static unsigned methods_of(const RestRoute *route) {
+        unsigned bits = 1U << route->method;
+
+        return method_fits(route, HTTP_METHOD_HEAD) ? bits | 1U << HTTP_METHOD_HEAD : bits;
 }
 
 int route_find(const RestRoute *table, HttpMethod method, const char *path, size_t n_path,
@@ -84,7 +91,7 @@ int route_find(const RestRoute *table, HttpMethod method, const char *path, size
                 if (!pattern_matches(route->pattern, path, n_path, args))
                         continue;
                 if (!method_fits(route, method)) {
-                        allowed |= 1U << route->method;
+                        allowed |= methods_of(route);
                         continue;
                 }
 
@@ -105,8 +112,6 @@ int route_find(const RestRoute *table, HttpMethod method, const char *path, size
 
         if (allowed == 0)
                 return -ENOENT;
-        if (allowed & (1U << HTTP_METHOD_GET))
-                allowed |= 1U << HTTP_METHOD_HEAD;
         *ret_allowed = allowed;
         return -EOPNOTSUPP;
 }

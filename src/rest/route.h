@@ -10,6 +10,7 @@
 #include "rest/http-scan.h"
 
 typedef struct RestRequest RestRequest;
+typedef struct WsConn WsConn;
 
 /* < 0: the server answers the fault. Else the handler has answered or will answer later (rest.h). */
 typedef int (*RestHandler)(RestRequest *q, Fault *reterr);
@@ -21,6 +22,9 @@ typedef struct RestRoute {
         uint64_t body_max; /* bytes; more is 413 before the body is read */
         bool open;         /* no key needed */
         bool capsule;      /* the first argument is a capsule's id */
+        /* Instead of handler: a WebSocket, whose upgrade is answered already. q lives as long as w. What
+         * goes wrong is told in-band. */
+        void (*websocket)(RestRequest *q, WsConn *w);
 } RestRoute;
 
 #define ROUTE_ARGS_MAX 2U

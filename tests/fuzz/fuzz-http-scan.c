@@ -72,6 +72,8 @@ static void check_head(const HttpScan *s, const char *data) {
         check_slice(s, h->fetch_site);
         check_slice(s, h->api_key);
         check_slice(s, h->upgrade);
+        check_slice(s, h->websocket_key);
+        check_slice(s, h->websocket_version);
 
         (void) http_host_classify(data + h->host.offset, h->host.n, NULL);
         (void) http_origin_is_good(data + h->origin.offset, h->origin.n, data + h->host.offset, h->host.n);

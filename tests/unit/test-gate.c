@@ -24,6 +24,9 @@ typedef struct Rig {
         GateVerdict verdict;
         uint64_t body_max;
         unsigned n_heads, n_gone;
+        int taken; /* the socket of a taken connection */
+        char taken_text[64];
+        unsigned n_asked, n_asked_now; /* to end, taken */
         char path[64];
         int request; /* something to point at */
         bool idle;
@@ -114,20 +117,50 @@ static void on_gone(GateConn *c, void *userdata) {
         ASSERT_PTR(gate_conn_request(c), &rig->request);
 }
 
+static void on_taken(GateConn *c, int fd, const char *data, size_t n, void *userdata) {
+        Rig *rig = userdata;
+
+        rig->taken = fd;
+        ASSERT_TRUE(n < sizeof(rig->taken_text));
+        memcpy(rig->taken_text, data, n);
+        ASSERT_PTR(gate_conn_request(c), &rig->request);
+}
+
+static void on_asked(GateConn *c, bool now, void *userdata) {
+        Rig *rig = userdata;
+
+        if (now) {
+                rig->n_asked_now++;
+                gate_conn_release(c);
+        } else {
+                rig->n_asked++;
+        }
+}
+
+static void on_idle(void *userdata) {
+        Rig *rig = userdata;
+
+        rig->idle = true;
+}
+
 static const GateHandlers handlers = {
         .on_head = on_head,
         .on_attach = on_attach,
         .on_relayed = on_relayed,
         .on_gone = on_gone,
+        .on_taken = on_taken,
+        .on_end = on_asked,
 };
 
 static void rig_open(Rig *rig, const GateConfig *config) {
         socklen_t n = sizeof(rig->address);
         int listener;
 
-        *rig = (Rig) {
-                .client = -EBADF, .backend = -EBADF, .body_max = 1 * GIB, .address.sun_family = AF_UNIX
-        };
+        *rig = (Rig) { .client = -EBADF,
+                       .backend = -EBADF,
+                       .taken = -EBADF,
+                       .body_max = 1 * GIB,
+                       .address.sun_family = AF_UNIX };
         ASSERT_OK(sd_event_new(&rig->event));
         ASSERT_OK(gate_new(rig->event, config, &handlers, rig, &rig->gate));
         listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -145,6 +178,7 @@ static void rig_close(Rig *rig) {
         gate_conn_unref(rig->conn);
         (void) close_fd(rig->client);
         (void) close_fd(rig->backend);
+        (void) close_fd(rig->taken);
         sd_event_unref(rig->event);
 }
 
@@ -272,26 +306,81 @@ TEST(the_client_leaves) {
         rig_close(&rig);
 }
 
-TEST(a_tunnel_relays_all) {
+#define UPGRADE "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+
+TEST(a_taken_connection_is_a_bare_socket) {
         Rig rig;
 
         rig_open(&rig, &(GateConfig) {});
-        rig_send(&rig, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
-        expect_text(rig.backend,
-                    "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
-        gate_conn_tunnel(rig.conn);
-        ASSERT_OK(write_all(rig.backend, "101", 3));
-        rig_turn(&rig);
-        expect_text(rig.client, "101");
-        rig_send(&rig, "\x16\x03 anything\n");
-        expect_text(rig.backend, "\x16\x03 anything\n");
-        ASSERT_OK(write_all(rig.backend, "back", 4));
-        rig_turn(&rig);
+        rig_send(&rig, REQUEST);
+        rig_answer(&rig, "answer");
+        expect_text(rig.client, "answer");
+
+        rig.verdict = GATE_TAKE;
+        rig_send(&rig, UPGRADE "\x16\x03 anything\n");
+        ASSERT_STREQ(rig.taken_text, "\x16\x03 anything\n");
+        expect_text(rig.backend, REQUEST);
+        expect_closed(rig.backend);
+        rig_send(&rig, REQUEST);
+        expect_text(rig.taken, REQUEST);
+        ASSERT_OK(write_all(rig.taken, "back", 4));
         expect_text(rig.client, "back");
-        rig.backend = close_fd(rig.backend);
+        ASSERT_EQ(gate_n_connections(rig.gate), 1);
+
+        /* nobody but its taker ends it */
+        ASSERT_EQ(shutdown(rig.client, SHUT_WR), 0);
         rig_turn(&rig);
-        expect_closed(rig.client);
+        ASSERT_EQ(gate_n_connections(rig.gate), 1);
+        gate_conn_release(rig.conn);
+        ASSERT_EQ(gate_n_connections(rig.gate), 0);
+        ASSERT_EQ(rig.n_gone, 0);
         rig_close(&rig);
+        ASSERT_EQ(rig.n_asked + rig.n_asked_now, 0);
+}
+
+TEST(taken_after_a_wait) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.verdict = GATE_WAIT;
+        rig_send(&rig, UPGRADE "be");
+        rig_send(&rig, "hind");
+        ASSERT_EQ(rig.taken, -EBADF);
+        gate_conn_take(rig.conn);
+        ASSERT_STREQ(rig.taken_text, "behind");
+        gate_conn_take(rig.conn); /* once */
+        rig_close(&rig);
+        ASSERT_EQ(rig.n_asked_now, 1);
+        ASSERT_EQ(rig.n_gone, 0);
+}
+
+TEST(taken_connections_are_asked_to_end) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.verdict = GATE_TAKE;
+        rig_send(&rig, UPGRADE);
+        gate_drain(rig.gate, on_idle, &rig);
+        ASSERT_EQ(rig.n_asked, 1);
+        ASSERT_FALSE(rig.idle);
+        gate_conn_release(rig.conn);
+        ASSERT_TRUE(rig.idle);
+        rig_close(&rig);
+        ASSERT_EQ(rig.n_asked_now, 0);
+}
+
+/* The verdict comes while the gate drains already. */
+TEST(taken_while_draining) {
+        Rig rig;
+
+        rig_open(&rig, &(GateConfig) {});
+        rig.verdict = GATE_WAIT;
+        rig_send(&rig, UPGRADE);
+        gate_drain(rig.gate, on_idle, &rig);
+        gate_conn_take(rig.conn);
+        ASSERT_EQ(rig.n_asked, 1);
+        rig_close(&rig);
+        ASSERT_EQ(rig.n_asked_now, 1);
 }
 
 TEST(back_pressure_both_ways) {
@@ -516,12 +605,6 @@ TEST(a_served_body_may_pause_but_not_for_ever) {
                 ASSERT_OK(sd_event_run(rig.event, UINT64_MAX));
         expect_answer(&rig, "HTTP/1.1 408 Request Timeout\r\n", "}}");
         rig_close(&rig);
-}
-
-static void on_idle(void *userdata) {
-        Rig *rig = userdata;
-
-        rig->idle = true;
 }
 
 TEST(draining_lets_requests_finish) {

@@ -3,6 +3,9 @@
 #include "rest/route.h"
 #include "tests/unit/test.h"
 
+static void run(RestRequest *q, WsConn *w) {
+}
+
 static const RestRoute table[] = {
         { HTTP_METHOD_GET, "/health", NULL, 1, .open = true },
         { HTTP_METHOD_POST, "/v1/capsules", NULL, 2 },
@@ -12,6 +15,7 @@ static const RestRoute table[] = {
         { HTTP_METHOD_DELETE, "/v1/capsules/{}", NULL, 6 },
         { HTTP_METHOD_POST, "/v1/capsules/{}/exec", NULL, 7 },
         { HTTP_METHOD_DELETE, "/v1/capsules/{}/processes/{}", NULL, 8 },
+        { HTTP_METHOD_GET, "/v1/capsules/{}/pty", NULL, 9, .websocket = run },
         {},
 };
 
@@ -34,6 +38,8 @@ TEST(matching) {
                 { HTTP_METHOD_DELETE, "/v1/capsules/cl-1", 0, 6, "cl-1" },
                 { HTTP_METHOD_POST, "/api/v1/capsules/cl-1/exec", 0, 7, "cl-1" },
                 { HTTP_METHOD_DELETE, "/v1/capsules/cl-1/processes/p1", 0, 8, "cl-1", "p1" },
+                { HTTP_METHOD_GET, "/v1/capsules/cl-1/pty", 0, 9, "cl-1" },
+                { HTTP_METHOD_HEAD, "/v1/capsules/cl-1/pty", -EOPNOTSUPP },
                 { HTTP_METHOD_GET, "/", -ENOENT },
                 { HTTP_METHOD_GET, "/api", -ENOENT },
                 { HTTP_METHOD_GET, "/api/api/health", -ENOENT },
