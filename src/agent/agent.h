@@ -3,8 +3,8 @@
 
 /*
  * wrenn-agent: PID 1 of every guest, from the initrd. main.c boots (boot.c), then one loop serves the
- * control stream (link.c, one HTTP/2 session at a time), whose requests (request.c) work on the identity and
- * the processes.
+ * control stream (link.c, one HTTP/2 session at a time), whose requests (request.c) work on the identity,
+ * the processes and the files.
  */
 
 #include "agent/identity.h"
@@ -15,5 +15,6 @@ typedef struct Agent {
         Loop *loop;
         Identity identity;
         ProcessTable *processes;
-        bool poweroff; /* asked for; happens once the answer is on its way */
+        UserCache users; /* of files */
+        bool poweroff;   /* asked for; happens once the answer is on its way */
 } Agent;

@@ -98,6 +98,7 @@ static void main_done(Main *m) {
         m->signal_fd = close_fd(m->signal_fd);
         loop_timer_stop(&m->initrd_timer);
         m->agent.loop = loop_free(m->agent.loop);
+        user_cache_done(&m->agent.users);
         identity_done(&m->agent.identity);
 }
 

@@ -22,6 +22,7 @@ typedef struct Request {
         FrameDecoder decoder; /* of routes with on_frame */
         size_t n_kept;        /* bytes of the current on_data that stdin did not take */
         ProcessReader reader;
+        void *state; /* of the route's own; on_gone frees it */
 } Request;
 
 struct Route {
@@ -30,6 +31,10 @@ struct Route {
         void (*on_begin)(Request *q); /* the head has come */
         void (*on_body)(Request *q);  /* the whole body has come */
         int (*on_frame)(FrameType type, const void *payload, size_t n, void *userdata);
+        /* A piece of the body, also after the answer: the number of bytes done with, the rest is the
+         * route's to give to h2_stream_consume(). */
+        size_t (*on_bytes)(Request *q, const void *data, size_t n);
+        void (*on_gone)(Request *q); /* the stream is gone */
 };
 
 /* request.c: the one answer of a request; the second and later ones are dropped. */
@@ -47,3 +52,17 @@ void process_attach_post(Request *q);
 int process_attach_frame(FrameType type, const void *payload, size_t n, void *userdata);
 void process_signal(Request *q);
 void process_resize_post(Request *q);
+
+/* request-files.c */
+void files_get(Request *q);
+void files_get_gone(Request *q);
+void files_put(Request *q);
+size_t files_put_bytes(Request *q, const void *data, size_t n);
+void files_put_end(Request *q);
+void files_put_gone(Request *q);
+void files_stat(Request *q);
+void files_mkdir(Request *q);
+void files_rename(Request *q);
+void files_list(Request *q);
+void files_remove(Request *q);
+void files_job_gone(Request *q);

@@ -102,3 +102,39 @@ int request_parse_number(const char *path, const char *name, uint32_t def, uint3
                 *ret = def;
         return r > 0 ? parse_u32(value, ret) : r;
 }
+
+int request_parse_u64(const char *path, const char *name, uint64_t def, uint64_t *ret) {
+        _cleanup_free_ char *value = NULL;
+        int r;
+
+        r = request_parse_query(path, name, &value);
+        if (r == 0)
+                *ret = def;
+        return r > 0 ? parse_u64(value, ret) : r;
+}
+
+int request_parse_mode(const char *path, const char *name, mode_t def, mode_t *ret) {
+        _cleanup_free_ char *value = NULL;
+        mode_t mode = 0;
+        int r;
+
+        r = request_parse_query(path, name, &value);
+        if (r <= 0) {
+                if (r == 0)
+                        *ret = def;
+                return r;
+        }
+
+        if (isempty(value))
+                return -EINVAL;
+        for (const char *p = value; *p; p++) {
+                if (*p < '0' || *p > '7' || mode > 07777)
+                        return -EINVAL;
+                mode = mode * 8 + (mode_t) (*p - '0');
+        }
+        if (mode > 07777)
+                return -EINVAL;
+
+        *ret = mode;
+        return 0;
+}

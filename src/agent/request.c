@@ -26,9 +26,7 @@ void answer_json_consume(Request *q, unsigned status, json_t *object) {
 }
 
 void answer_fault(Request *q, const Fault *fault) {
-        answer_json_consume(q, fault_http_status(fault->code),
-                            json_pack("{s:{s:s, s:s}}", "error", "code", fault_wire_name(fault->code),
-                                      "message", fault->message));
+        answer_json_consume(q, fault_http_status(fault->code), json_from_fault(fault));
 }
 
 void answer_error(Request *q, FaultCode code, const char *message) {
@@ -75,6 +73,14 @@ static const Route routes[] = {
           .on_frame = process_attach_frame },
         { "POST", "/processes/", "resize", .on_begin = process_resize_post },
         { "POST", "/processes/", "signal", .on_begin = process_signal },
+        { "GET", "/files", NULL, .on_begin = files_get, .on_gone = files_get_gone },
+        { "PUT", "/files", NULL, .on_begin = files_put, .on_bytes = files_put_bytes,
+          .on_body = files_put_end, .on_gone = files_put_gone },
+        { "GET", "/files/stat", NULL, .on_begin = files_stat },
+        { "GET", "/files/list", NULL, .on_begin = files_list, .on_gone = files_job_gone },
+        { "POST", "/files/mkdir", NULL, .on_begin = files_mkdir },
+        { "POST", "/files/remove", NULL, .on_begin = files_remove, .on_gone = files_job_gone },
+        { "POST", "/files/rename", NULL, .on_begin = files_rename },
 };
 
 static bool route_matches_path(const Route *route, const char *path) {
@@ -177,7 +183,9 @@ static void on_data(H2Stream *st, const void *data, size_t n, void *userdata) {
                                 answer_error(q, FAULT_INVALID_ARGS, "Bad frame.");
                         q->route = NULL;
                 }
-        } else if (q->route->on_body && !q->answered)
+        } else if (q->route->on_bytes)
+                q->n_kept = n - q->route->on_bytes(q, data, n);
+        else if (q->route->on_body && !q->answered)
                 collect_body(q, data, n);
 
         h2_stream_consume(st, n - q->n_kept);
@@ -196,6 +204,8 @@ static void on_close(H2Stream *st, uint32_t error, void *userdata) {
         if (!q)
                 return;
 
+        if (q->route && q->route->on_gone)
+                q->route->on_gone(q);
         process_detach(&q->reader);
         frame_decoder_done(&q->decoder);
         free(q->body);

@@ -21,3 +21,6 @@ int request_parse_query(const char *path, const char *name, char **ret);
 int request_parse_signal(const char *path, int def);
 /* A decimal number of the query; def when it is not there. -EINVAL, -ERANGE, -ENOMEM. */
 int request_parse_number(const char *path, const char *name, uint32_t def, uint32_t *ret);
+int request_parse_u64(const char *path, const char *name, uint64_t def, uint64_t *ret);
+/* Octal permissions, at most 07777. */
+int request_parse_mode(const char *path, const char *name, mode_t def, mode_t *ret);

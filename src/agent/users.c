@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -223,4 +224,126 @@ int user_find(UserCache *c, const char *name, const User **ret, Fault *reterr) {
 
         *ret = &c->user;
         return 0;
+}
+
+/* names by number */
+
+typedef struct IdName {
+        uint32_t id;
+        size_t order; /* in the file: the first of a number counts */
+        char *name;
+} IdName;
+
+typedef struct IdTable {
+        IdName *items; /* sorted by id, order */
+        size_t n_items, n_allocated;
+        char number[16]; /* text of an id without a name */
+} IdTable;
+
+struct UserNames {
+        IdTable tables[2]; /* users, groups */
+};
+
+static int id_name_compare(const void *a, const void *b) {
+        const IdName *x = a, *y = b;
+
+        if (x->id != y->id)
+                return x->id < y->id ? -1 : 1;
+        return x->order < y->order ? -1 : x->order > y->order;
+}
+
+static int id_table_add(IdTable *t, uint32_t id, const char *name) {
+        if (t->n_items == t->n_allocated) {
+                size_t n = MAX(2 * t->n_allocated, (size_t) 64);
+                IdName *items = reallocarray(t->items, n, sizeof(IdName));
+
+                if (!items)
+                        return -ENOMEM;
+                t->items = items;
+                t->n_allocated = n;
+        }
+
+        t->items[t->n_items] = (IdName) { .id = id, .order = t->n_items, .name = strdup(name) };
+        if (!t->items[t->n_items].name)
+                return -ENOMEM;
+        t->n_items++;
+        return 0;
+}
+
+int user_names_parse(UserNames *names, bool groups, const char *text) {
+        IdTable *t = &names->tables[groups];
+        int r;
+
+        for (;;) {
+                _cleanup_free_ char *line = next_line(&text);
+                char *fields[4];
+                uint32_t id;
+
+                if (!line)
+                        break;
+                if (split_fields(line, fields, ELEMENTSOF(fields)) < 3 || isempty(fields[0]) ||
+                    parse_u32(fields[2], &id) < 0)
+                        continue;
+
+                r = id_table_add(t, id, fields[0]);
+                if (r < 0)
+                        return r;
+        }
+
+        if (t->n_items > 0)
+                qsort(t->items, t->n_items, sizeof(IdName), id_name_compare);
+        return 0;
+}
+
+UserNames* user_names_new(void) {
+        static const char *const files[] = { "/etc/passwd", "/etc/group" };
+        UserNames *names = calloc(1, sizeof(UserNames));
+
+        for (size_t i = 0; names && i < ELEMENTSOF(files); i++) {
+                _cleanup_free_ char *text = NULL;
+
+                if (read_etc(files[i], &text) >= 0 && user_names_parse(names, i > 0, text) < 0)
+                        return user_names_free(names);
+        }
+
+        return names;
+}
+
+UserNames* user_names_free(UserNames *names) {
+        if (!names)
+                return NULL;
+
+        for (size_t i = 0; i < ELEMENTSOF(names->tables); i++) {
+                for (size_t k = 0; k < names->tables[i].n_items; k++)
+                        free(names->tables[i].items[k].name);
+                free(names->tables[i].items);
+        }
+        free(names);
+        return NULL;
+}
+
+static const char* id_table_find(IdTable *t, uint32_t id) {
+        size_t low = 0, high = t->n_items;
+
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+
+                if (t->items[middle].id < id)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        if (low < t->n_items && t->items[low].id == id)
+                return t->items[low].name;
+
+        (void) snprintf(t->number, sizeof(t->number), "%u", id);
+        return t->number;
+}
+
+const char* user_names_user(UserNames *names, uid_t uid) {
+        return id_table_find(&names->tables[0], uid);
+}
+
+const char* user_names_group(UserNames *names, gid_t gid) {
+        return id_table_find(&names->tables[1], gid);
 }

@@ -47,3 +47,15 @@ void user_parse_group(const char *text, User *u);
  * cache's, valid until the next call.
  */
 int user_find(UserCache *c, const char *name, const User **ret, Fault *reterr);
+
+/* Names by number: both files read once, for listings. */
+typedef struct UserNames UserNames;
+
+UserNames* user_names_new(void); /* NULL on out of memory; files that cannot be read have no names */
+UserNames* user_names_free(UserNames *names);
+DEFINE_CLEANUP(UserNames, user_names_free)
+/* Of text in the form of passwd(5) or group(5): the first name of each number. -ENOMEM. For tests. */
+int user_names_parse(UserNames *names, bool groups, const char *text);
+/* The number itself where it has no name. Borrowed until the next call of the same function. */
+const char* user_names_user(UserNames *names, uid_t uid);
+const char* user_names_group(UserNames *names, gid_t gid);

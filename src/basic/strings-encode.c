@@ -72,6 +72,27 @@ size_t utf8_complete_prefix(const char *s, size_t n) {
         return n;
 }
 
+char* utf8_replace(const char *s, size_t n) {
+        static const char replacement[3] = { '\xef', '\xbf', '\xbd' };
+        char *text = malloc(n * sizeof(replacement) + 1), *p = text;
+
+        if (!text)
+                return NULL;
+
+        for (size_t i = 0; i < n;) {
+                int k = utf8_character((const unsigned char *) s + i, n - i);
+                bool bad = k <= 0;
+                size_t length = bad ? sizeof(replacement) : (size_t) k;
+
+                memcpy(p, bad ? replacement : s + i, length);
+                p += length;
+                i += bad ? 1 : length;
+        }
+
+        *p = 0;
+        return text;
+}
+
 static const char hex_digits[] = "0123456789abcdef";
 
 void hex_encode(const uint8_t *data, size_t n, char *ret) {

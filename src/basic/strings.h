@@ -78,6 +78,8 @@ bool env_name_is_valid(const char *s);       /* non-empty, no '=' */
 bool utf8_is_valid(const char *s, size_t n); /* RFC 3629: no surrogates, no overlong forms */
 /* Length of the longest prefix that does not end within a character (RFC 3629); for carrying tails over. */
 size_t utf8_complete_prefix(const char *s, size_t n);
+/* A copy in which every byte that is no UTF-8 is U+FFFD; NULL on out of memory. */
+char* utf8_replace(const char *s, size_t n);
 
 /* 2n+1 bytes into ret. */
 void hex_encode(const uint8_t *data, size_t n, char *ret);

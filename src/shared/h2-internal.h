@@ -22,6 +22,8 @@ struct H2Stream {
         size_t n_headers, n_header_bytes;
 
         H2Ring queue;
+        H2Source source; /* NULL: the queue */
+        void *source_userdata;
         size_t n_unconsumed;
         bool head_done; /* request or final response head received */
         bool announced;
@@ -30,6 +32,7 @@ struct H2Stream {
         bool ended;    /* nothing follows the queue */
         bool reset;
         bool in_writable;
+        bool starved; /* the output had no room for its source */
 };
 
 struct H2Session {
@@ -44,6 +47,7 @@ struct H2Session {
         void (*wake)(void *userdata);
         void *wake_userdata;
         H2Stream *streams, *writable;
+        bool starved; /* a stream is */
         unsigned n_streams;
 
         uint8_t *output;
@@ -52,6 +56,12 @@ struct H2Session {
 
 /* Tells the owner that there is something to send; inside receive and output it looks by itself. */
 void h2_session_wake(H2Session *s);
+
+/* Where the next DATA frame's payload will lie, and how much of it there is room for. */
+uint8_t* h2_session_payload(H2Session *s, size_t *ret_n);
+
+/* Streams whose source found no room try again. */
+void h2_session_feed_starved(H2Session *s);
 
 /* 0 or a negative errno for a result of nghttp2. */
 int h2_errno(int r);

@@ -87,11 +87,41 @@ int h2_stream_add_header(H2Stream *st, const char *name, size_t n_name, const ch
         return 0;
 }
 
+/* As on_read() for a source: the bytes are put where on_send_data() will want them, which is next. */
+static ssize_t read_source(H2Stream *st, size_t n, uint32_t *flags) {
+        uint8_t *buffer;
+        size_t room;
+        ssize_t k;
+
+        buffer = h2_session_payload(st->session, &room);
+        if (room < MIN(n, (size_t) H2_SOURCE_BYTES_MIN)) {
+                st->starved = st->session->starved = st->deferred = true;
+                return NGHTTP2_ERR_DEFERRED;
+        }
+
+        k = st->source(buffer, MIN(n, room), st->source_userdata);
+        if (k == -EAGAIN) {
+                st->deferred = true;
+                return NGHTTP2_ERR_DEFERRED;
+        }
+        if (k < 0)
+                return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+
+        *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+        if (k == 0) {
+                *flags |= NGHTTP2_DATA_FLAG_EOF;
+                st->ended = true;
+        }
+        return k;
+}
+
 /* How much DATA the next frame may take; on_send_data() copies it straight from the queue. */
 static ssize_t on_read(nghttp2_session *ng, int32_t id, uint8_t *buffer, size_t n, uint32_t *flags,
                        nghttp2_data_source *source, void *userdata) {
         H2Stream *st = source->ptr;
 
+        if (st->source)
+                return read_source(st, n, flags);
         if (st->queue.n == 0 && !st->ended) {
                 st->deferred = true;
                 return NGHTTP2_ERR_DEFERRED;
@@ -228,14 +258,39 @@ static void stream_resume(H2Stream *st) {
         h2_session_wake(st->session);
 }
 
+void h2_session_feed_starved(H2Session *s) {
+        if (!s->starved)
+                return;
+
+        s->starved = false;
+        for (H2Stream *st = s->streams; st; st = st->next)
+                if (st->starved) {
+                        st->starved = false;
+                        stream_resume(st);
+                }
+}
+
+void h2_stream_set_source(H2Stream *st, H2Source source, void *userdata) {
+        assert(!st->source && st->queue.n == 0);
+
+        st->source = source;
+        st->source_userdata = userdata;
+        stream_resume(st);
+}
+
+void h2_stream_source_ready(H2Stream *st) {
+        if (!st->starved)
+                stream_resume(st);
+}
+
 size_t h2_stream_room(const H2Stream *st) {
-        return st->ended || st->reset ? 0 : H2_QUEUE_BYTES_MAX - st->queue.n;
+        return st->source || st->ended || st->reset ? 0 : H2_QUEUE_BYTES_MAX - st->queue.n;
 }
 
 ssize_t h2_stream_write(H2Stream *st, const void *data, size_t n) {
         int r;
 
-        if (st->reset || st->ended)
+        if (st->reset || st->ended || st->source)
                 return -EPIPE;
 
         n = MIN(n, h2_stream_room(st));

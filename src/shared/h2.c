@@ -18,7 +18,8 @@
 
 #define OUTPUT_BYTES             (64U * 1024U)       /* framed bytes for one write(2) */
 #define OUTPUT_SLACK             (16U * 1024U + 64U) /* one more whole DATA frame */
-#define HEADER_COST              32U                 /* of an entry beside its text, RFC 9113 §6.5.2 */
+#define FRAME_HEAD_BYTES         9U
+#define HEADER_COST              32U /* of an entry beside its text, RFC 9113 §6.5.2 */
 #define CONNECTION_WINDOW_FACTOR 16
 
 void h2_session_wake(H2Session *s) {
@@ -181,6 +182,13 @@ static size_t output_room(const H2Session *s) {
         return OUTPUT_BYTES + OUTPUT_SLACK - s->output_end;
 }
 
+uint8_t* h2_session_payload(H2Session *s, size_t *ret_n) {
+        size_t room = output_room(s);
+
+        *ret_n = room > FRAME_HEAD_BYTES ? room - FRAME_HEAD_BYTES : 0;
+        return s->output + s->output_end + FRAME_HEAD_BYTES;
+}
+
 static ssize_t on_send(nghttp2_session *ng, const uint8_t *data, size_t n, int flags, void *userdata) {
         H2Session *s = userdata;
 
@@ -201,11 +209,16 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
 
         assert(frame->data.padlen == 0); /* we set no padding callback */
 
-        if (9 + n > output_room(s))
+        if (FRAME_HEAD_BYTES + n > output_room(s))
                 return NGHTTP2_ERR_WOULDBLOCK;
 
-        memcpy(s->output + s->output_end, head, 9);
-        s->output_end += 9;
+        memcpy(s->output + s->output_end, head, FRAME_HEAD_BYTES);
+        s->output_end += FRAME_HEAD_BYTES;
+
+        if (st->source) { /* its bytes lie there already */
+                s->output_end += n;
+                return 0;
+        }
 
         was_full = st->queue.n > H2_QUEUE_BYTES_MAX / 2;
         h2_ring_get(&st->queue, s->output + s->output_end, n);
@@ -351,6 +364,7 @@ static int session_fill(H2Session *s) {
         }
 
         s->depth++;
+        h2_session_feed_starved(s);
         do {
                 r = nghttp2_session_send(s->ng);
                 session_call_writable(s);
@@ -396,7 +410,7 @@ int h2_session_output(H2Session *s, const void **ret, size_t *ret_n) {
         if (s->output_start == s->output_end)
                 s->output_start = s->output_end = 0;
 
-        if (s->output_end < OUTPUT_BYTES && nghttp2_session_want_write(s->ng)) {
+        if (s->output_end < OUTPUT_BYTES && (s->starved || nghttp2_session_want_write(s->ng))) {
                 r = session_fill(s);
                 if (r < 0)
                         return r;
@@ -414,7 +428,8 @@ int h2_session_output(H2Session *s, const void **ret, size_t *ret_n) {
 }
 
 bool h2_session_want_write(const H2Session *s) {
-        return s->output_end > s->output_start + s->output_lent || nghttp2_session_want_write(s->ng);
+        return s->output_end > s->output_start + s->output_lent || s->starved ||
+               nghttp2_session_want_write(s->ng);
 }
 
 unsigned h2_session_n_streams(const H2Session *s) {

@@ -84,7 +84,18 @@ int h2_stream_respond(H2Stream *st, unsigned status, const H2Header *headers, si
 /* Copies up to n bytes into the queue; the count taken (less than n, also 0, at the limit: wait for
  * on_writable), or -errno. */
 ssize_t h2_stream_write(H2Stream *st, const void *data, size_t n);
-size_t h2_stream_room(const H2Stream *st);         /* bytes h2_stream_write() would take now */
+size_t h2_stream_room(const H2Stream *st); /* bytes h2_stream_write() would take now */
+/*
+ * Bytes that are fetched where they are framed, without a queue: source writes up to n (at least
+ * H2_SOURCE_BYTES_MIN) of them into buffer and returns how many; 0: the end; -EAGAIN: none now, go on with
+ * h2_stream_source_ready(); another negative errno: the stream is reset. It runs within h2_session_output()
+ * as the peer gives credit, not after on_close, and may not touch the stream. Once, instead of
+ * h2_stream_write() and h2_stream_end(), before or right after h2_stream_respond().
+ */
+#define H2_SOURCE_BYTES_MIN 4096U
+typedef ssize_t (*H2Source)(void *buffer, size_t n, void *userdata);
+void h2_stream_set_source(H2Stream *st, H2Source source, void *userdata);
+void h2_stream_source_ready(H2Stream *st);
 int h2_stream_end(H2Stream *st);                   /* no more bytes after what is queued */
 int h2_stream_reset(H2Stream *st, uint32_t error); /* on_close follows */
 void h2_stream_consume(H2Stream *st, size_t n);

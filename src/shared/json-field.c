@@ -324,3 +324,8 @@ json_t* json_from_strv(char *const *v) {
 
         return TAKE_PTR(array);
 }
+
+json_t* json_from_fault(const Fault *fault) {
+        return json_pack("{s:{s:s, s:s}}", "error", "code", fault_wire_name(fault->code), "message",
+                         strempty(fault->message));
+}

@@ -65,3 +65,5 @@ int json_parse_text(const char *text, size_t n, json_t **ret, Fault *reterr);
 /* "NAME=value" vector to object. NULL on out of memory. */
 json_t* json_from_env(char *const *env);
 json_t* json_from_strv(char *const *v);
+/* {"error":{"code":"<wire name>","message":"…"}} */
+json_t* json_from_fault(const Fault *fault);

@@ -141,8 +141,7 @@ int main(void) {
                 if (!fault_is_set(&fault))
                         (void) fault_set_errno(&fault, r, "The job failed");
                 log_error("%s", fault.message);
-                r = print_line(json_pack("{s:{s:s, s:s}}", "error", "code", fault_wire_name(fault.code),
-                                         "message", fault.message));
+                r = print_line(json_from_fault(&fault));
                 return EXIT_FAILURE;
         }
 

@@ -5,6 +5,8 @@ ordinary process on a socket. Client is an HTTP/2 client with as much control ov
 """
 
 import ctypes
+import hashlib
+import inspect
 import json
 import os
 import re
@@ -14,6 +16,7 @@ import struct
 import subprocess
 import tempfile
 import time
+from urllib.parse import quote
 
 import h2.config
 import h2.connection
@@ -80,6 +83,12 @@ class Result:
 
 def frame(kind, payload):
     return struct.pack(">cI", kind.encode(), len(payload)) + payload
+
+
+def file_path(verb, **query):
+    """from_ stands for "from"."""
+    values = "&".join(f"{k.rstrip('_')}={quote(v if isinstance(v, (str, bytes)) else str(v), safe='/')}" for k, v in query.items())
+    return f"/files{verb}?{values}"
 
 
 class Client:
@@ -213,6 +222,12 @@ class Client:
         self.wait(st, timeout=timeout)
         return st.status, json.loads(st.data) if st.data else None
 
+    def file(self, method, verb, body=b"", timeout=20.0, **query):
+        """One request of /files: verb behind it ("/list"), query values are text or bytes. The stream, ended."""
+        st = self.request(method, file_path(verb, **query), body)
+        self.wait(st, timeout=timeout)
+        return st
+
     def start(self, cmd, *args, end=True, **spec):
         spec = {"cmd": cmd, **({"args": list(args)} if args else {}), **spec}
         return self.request("POST", "/processes", frame("j", json.dumps(spec).encode()), end)
@@ -241,6 +256,7 @@ class Detached:
     """The agent as a child of ours; names, clock and files of this machine are left alone."""
 
     def __init__(self, agent):
+        self.scratch = tempfile.mkdtemp(prefix="guest-rig-")  # a directory the agent may fill
         ours, theirs = socket.socketpair()
         os.set_inheritable(theirs.fileno(), True)
         self.process = subprocess.Popen([agent, f"--fd={theirs.fileno()}"], pass_fds=[theirs.fileno()])
@@ -250,7 +266,10 @@ class Detached:
 
     def close(self):
         self.client.close()
-        return self.process.wait(20)
+        try:
+            return self.process.wait(20)
+        finally:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def tsc_khz():
@@ -273,7 +292,8 @@ def tsc_khz():
 
 
 PROGRAMS = """sh bash true false echo cat id env sleep seq head tail wc dd yes kill pwd ls mkdir touch stat sync hostname
-    mount mv rm setsid sort tr grep sha256sum readlink ps ip df date nproc od test base64 stty tty""".split()
+    mount mv rm setsid sort tr grep sha256sum readlink ps ip df date nproc od test base64
+    ln chown chmod mkfifo mknod truncate tar find cmp stty tty""".split()
 
 
 def make_root(directory):
@@ -335,7 +355,8 @@ class Files:
         self.kernel, self.initrd = last["result"]["kernel"], last["result"]["initrd"]
         self.vmlinuz = os.path.join(last["result"]["path"], "vmlinuz")
 
-        self.rootfs = os.path.join(self.cache, "rootfs-3.erofs")
+        made_of = inspect.getsource(make_root) + " ".join(PROGRAMS)
+        self.rootfs = os.path.join(self.cache, f"rootfs-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}.erofs")
         if not os.path.exists(self.rootfs):
             with tempfile.TemporaryDirectory(dir=self.cache) as tmp:
                 tree = os.path.join(tmp, "root")
@@ -359,6 +380,8 @@ KERNEL_LINE = (
 
 class Guest:
     """A microvm with the agent as PID 1."""
+
+    scratch = "/var/tmp"
 
     def __init__(self, files, serials=True, extra=(), kernel_line=KERNEL_LINE, stock=False, network=False, boots=True):
         self.directory = tempfile.mkdtemp(prefix="guest-rig-")

@@ -90,3 +90,20 @@ TEST(root_needs_no_files) {
         ASSERT_EQ(user_find(&cache, "no such user", &u, &fault), -EINVAL);
         ASSERT_FAULT(fault, FAULT_INVALID_ARGS, "No user 'no such user' in this capsule.");
 }
+
+TEST(names_by_number) {
+        _cleanup_(user_names_freep) UserNames *names = user_names_new();
+
+        ASSERT_NOT_NULL(names);
+        ASSERT_STREQ(user_names_user(names, 0), "root");
+        ASSERT_STREQ(user_names_group(names, 0), "root");
+        ASSERT_STREQ(user_names_user(names, 4000000000U), "4000000000");
+        ASSERT_OK(user_names_parse(names, /* groups= */ false,
+                                   "b:x:77777\na:x:77777\nbad:x:z\n:x:77778\nshort\nlow:x:77000:1"));
+        ASSERT_OK(user_names_parse(names, /* groups= */ true, "g:x:77777:b\n"));
+        ASSERT_STREQ(user_names_user(names, 77777), "b"); /* the first counts */
+        ASSERT_STREQ(user_names_user(names, 77000), "low");
+        ASSERT_STREQ(user_names_user(names, 77778), "77778");
+        ASSERT_STREQ(user_names_group(names, 77777), "g");
+        ASSERT_STREQ(user_names_group(names, 77000), "77000");
+}

@@ -619,3 +619,97 @@ TEST(rapid_reset) {
         side_done(&server);
         ASSERT_EQ(server.n_headers, server.n_close);
 }
+
+/* A source of n bytes 's' that says -EAGAIN now and then. */
+typedef struct Source {
+        size_t n;
+        unsigned n_calls, n_small;
+        int error;        /* instead of the end */
+        unsigned wait_at; /* call that has nothing */
+} Source;
+
+static ssize_t source_read(void *buffer, size_t n, void *userdata) {
+        Source *source = userdata;
+
+        if (++source->n_calls == source->wait_at)
+                return -EAGAIN;
+        source->n_small += n < H2_SOURCE_BYTES_MIN;
+        if (source->n == 0)
+                return source->error;
+        n = MIN(n, source->n);
+        memset(buffer, 's', n);
+        source->n -= n;
+        return (ssize_t) n;
+}
+
+static H2Stream* request_of(Side *client, Side *server) {
+        H2Stream *st;
+
+        ASSERT_OK(h2_session_request(client->session, "GET", "/files", NULL, 0, true, client, &st));
+        pump(client, server);
+        ASSERT_OK(h2_stream_respond(server->stream, 200, NULL, 0, false));
+        return st;
+}
+
+TEST(source) {
+        Side client = {}, server = {};
+        Source source = { .n = 3 * MIB + 1, .wait_at = 7 };
+
+        pair(&client, &server, NULL);
+        (void) request_of(&client, &server);
+        h2_stream_set_source(server.stream, source_read, &source);
+        ASSERT_EQ(h2_stream_room(server.stream), 0);
+        ASSERT_EQ(h2_stream_write(server.stream, "x", 1), -EPIPE);
+        pump(&client, &server);
+        ASSERT_EQ(source.n_calls, 7); /* it waits */
+        ASSERT_EQ(client.n_end, 0);
+        pump(&client, &server);
+        ASSERT_EQ(source.n_calls, 7);
+
+        h2_stream_source_ready(server.stream);
+        pump(&client, &server);
+        ASSERT_EQ(client.n_data, 3 * MIB + 1);
+        ASSERT_STREQ(client.text + 100, "sssssssssssssssssssssssssss");
+        ASSERT_EQ(client.n_end, 1);
+        ASSERT_EQ(client.close_error, H2_NO_ERROR);
+        side_done(&client);
+        side_done(&server);
+}
+
+TEST(source_waits_for_credit) {
+        Side client = { .hold = true }, server = {};
+        Source source = { .n = 10 * MIB };
+        H2Stream *st;
+
+        pair(&client, &server, NULL);
+        st = request_of(&client, &server);
+        h2_stream_set_source(server.stream, source_read, &source);
+        pump(&client, &server);
+        ASSERT_EQ(client.n_data, H2_WINDOW_BYTES);
+        ASSERT_EQ(source.n, 10 * MIB - H2_WINDOW_BYTES);
+        h2_stream_consume(st, H2_WINDOW_BYTES);
+        pump(&client, &server);
+        ASSERT_EQ(client.n_data, 2 * H2_WINDOW_BYTES);
+
+        ASSERT_OK(h2_stream_reset(st, H2_CANCEL));
+        pump(&client, &server);
+        ASSERT_EQ(server.n_close, 1);
+        side_done(&client);
+        side_done(&server);
+}
+
+TEST(source_that_fails) {
+        Side client = {}, server = {};
+        Source source = { .n = 100000, .error = -EIO };
+
+        pair(&client, &server, NULL);
+        (void) request_of(&client, &server);
+        h2_stream_set_source(server.stream, source_read, &source);
+        pump(&client, &server);
+        ASSERT_EQ(client.n_end, 0);
+        ASSERT_EQ(client.n_close, 1);
+        ASSERT_EQ(client.close_error, H2_INTERNAL_ERROR);
+        ASSERT_EQ(server.n_close, 1);
+        side_done(&client);
+        side_done(&server);
+}

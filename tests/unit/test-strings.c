@@ -501,3 +501,22 @@ TEST(percent_encode) {
                 ASSERT_STREQ(text, cases[i].encoded);
         }
 }
+
+TEST(utf8_replaced) {
+        static const char *const cases[][2] = {
+                { "", "" },
+                { "aé€😀", "aé€😀" },
+                { "\xff"
+                  "a\x80",
+                  "\ufffd"
+                  "a\ufffd" },
+                { "\xe2\x82", "\ufffd\ufffd" },
+                { "\xed\xa0\x80", "\ufffd\ufffd\ufffd" }, /* a surrogate */
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_free_ char *text = utf8_replace(cases[i][0], strlen(cases[i][0]));
+
+                ASSERT_STREQ(text, cases[i][1]);
+        }
+}
