@@ -11,6 +11,7 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "monitor/agent-link.h"
+#include "monitor/heartbeat.h"
 #include "shared/event.h"
 #include "shared/h2-conn.h"
 #include "shared/protocol.h"
@@ -39,15 +40,19 @@ struct AgentLink {
         LinkState state;
         bool lost_told;
         unsigned n_faults;
+        bool had_session;
+        uint64_t retry_usec; /* to the next knock */
+        uint64_t ready_usec; /* CLOCK_MONOTONIC, of the last session that became ready */
         int fd;
         sd_event_source *io_source, *timer, *refill_source;
         H2Conn *conn; /* on a duplicate of fd, of which only one is watched at a time */
         json_t *identity;
         AgentRequest *queue_head, *queue_tail;
         OwnRequest put_identity, poweroff;
+        Heartbeat heartbeat;
 };
 
-static void link_wait(AgentLink *l, uint64_t timeout_usec);
+static void link_wait(AgentLink *l);
 
 static void tell_lost(AgentLink *l, const char *text) {
         if (l->lost_told)
@@ -61,6 +66,18 @@ static void link_die(AgentLink *l, const char *text) {
         l->io_source = event_source_free(l->io_source);
         l->timer = event_source_free(l->timer);
         tell_lost(l, text);
+        if (l->handlers->on_given_up)
+                l->handlers->on_given_up(l, text, l->userdata);
+}
+
+/* One more broken session; those before a long good one are forgiven. false: that was one too many. */
+static bool link_count_fault(AgentLink *l) {
+        uint64_t now = now_usec(CLOCK_MONOTONIC);
+
+        if (l->ready_usec > 0 && now - l->ready_usec >= AGENT_FORGIVE_USEC)
+                l->n_faults = 0;
+        l->ready_usec = 0;
+        return ++l->n_faults < AGENT_FAULTS_MAX;
 }
 
 static int on_stream_ended(sd_event_source *s, uint64_t usec, void *userdata) {
@@ -119,6 +136,7 @@ static int on_refill(sd_event_source *s, void *userdata) {
 
                 if (r == -EAGAIN)
                         return 0;
+                heartbeat_watch(&l->heartbeat, l->event);
                 queue_remove(l, rq);
                 if (r < 0)
                         request_closed(rq, H2_INTERNAL_ERROR);
@@ -138,6 +156,7 @@ int agent_link_submit(AgentLink *l, AgentRequest *rq) {
         if (r < 0 && r != -EAGAIN)
                 return r;
 
+        heartbeat_watch(&l->heartbeat, l->event);
         rq->link = l;
         if (r == -EAGAIN)
                 queue_push(l, rq);
@@ -284,6 +303,7 @@ static void identity_on_end(AgentRequest *rq) {
                 return;
         }
         l->state = LINK_READY;
+        l->ready_usec = now_usec(CLOCK_MONOTONIC);
         l->lost_told = false;
         (void) event_timer(l->event, &l->timer, USEC_INFINITY, PRIORITY_VMM, NULL, l, NULL);
         l->handlers->on_ready(l, info, l->userdata);
@@ -391,6 +411,7 @@ static void on_h2_close(H2Stream *st, uint32_t error, void *userdata) {
 /* Queued requests die with the session: their callers are answered, not left waiting for a guest that may
  * never come back. */
 static void link_end_session(AgentLink *l) {
+        heartbeat_stop(&l->heartbeat);
         l->conn = h2_conn_free(l->conn);
         while (l->queue_head) {
                 AgentRequest *rq = l->queue_head;
@@ -413,11 +434,11 @@ static void on_conn_closed(H2Conn *c, int error, void *userdata) {
         }
         if (was_ready)
                 tell_lost(l, "The agent broke its session.");
-        if (++l->n_faults >= AGENT_FAULTS_MAX) {
-                link_die(l, "The agent broke too many sessions.");
+        if (!link_count_fault(l)) {
+                link_die(l, "The guest's agent broke too many sessions.");
                 return;
         }
-        link_wait(l, AGENT_RETRY_USEC);
+        link_wait(l);
 }
 
 static void on_goaway(H2Session *s, void *userdata) {
@@ -442,11 +463,21 @@ static int on_identity_timeout(sd_event_source *s, uint64_t usec, void *userdata
         l->state = LINK_WAITING;
         tell_lost(l, "The agent did not answer in time.");
         link_end_session(l);
-        if (++l->n_faults >= AGENT_FAULTS_MAX)
-                link_die(l, "The agent broke too many sessions.");
+        if (!link_count_fault(l))
+                link_die(l, "The guest's agent broke too many sessions.");
         else
-                link_wait(l, AGENT_RETRY_USEC);
+                link_wait(l);
         return 0;
+}
+
+/* It may have hung, or its virtual machine is stopped: no fault, and it is asked on. */
+static void on_silent(void *userdata) {
+        AgentLink *l = userdata;
+
+        l->state = LINK_WAITING;
+        tell_lost(l, "The agent does not answer.");
+        link_end_session(l);
+        link_wait(l);
 }
 
 static int link_start_session(AgentLink *l) {
@@ -463,6 +494,8 @@ static int link_start_session(AgentLink *l) {
         (void) TAKE_FD(fd);
 
         l->state = LINK_IDENTITY;
+        l->had_session = true;
+        heartbeat_start(&l->heartbeat, l->conn, HEARTBEAT_TICK_USEC, on_silent, l);
         r = event_timer(l->event, &l->timer, AGENT_IDENTITY_USEC, PRIORITY_VMM, on_identity_timeout, l,
                         "agent-identity");
         if (r < 0)
@@ -511,29 +544,27 @@ static int on_wait_timeout(sd_event_source *s, uint64_t usec, void *userdata) {
         AgentLink *l = userdata;
         char knock[16];
 
-        if (l->n_faults == 0) {
+        if (!l->had_session) {
                 tell_lost(l, "The guest's agent did not start in time.");
-                return 0;
-        }
-        if (++l->n_faults >= AGENT_FAULTS_MAX) {
-                link_die(l, "The agent broke too many sessions.");
                 return 0;
         }
         memset(knock, AGENT_READY_BYTE, sizeof(knock));
         (void) send(l->fd, knock, sizeof(knock), MSG_DONTWAIT | MSG_NOSIGNAL);
-        (void) event_timer(l->event, &l->timer, AGENT_RETRY_USEC, PRIORITY_VMM, on_wait_timeout, l,
+        l->retry_usec = MIN(l->retry_usec * 2, AGENT_RETRY_USEC_MAX);
+        (void) event_timer(l->event, &l->timer, l->retry_usec, PRIORITY_VMM, on_wait_timeout, l,
                            "agent-timeout");
         return 0;
 }
 
-static void link_wait(AgentLink *l, uint64_t timeout_usec) {
+static void link_wait(AgentLink *l) {
         int r;
 
+        l->retry_usec = AGENT_RETRY_USEC;
         l->state = LINK_WAITING;
         l->timer = event_source_free(l->timer);
         r = event_io(l->event, &l->io_source, l->fd, EPOLLIN, PRIORITY_VMM, on_waiting, l, "agent-wait");
         if (r >= 0)
-                r = event_timer(l->event, &l->timer, timeout_usec, PRIORITY_VMM, on_wait_timeout, l,
+                r = event_timer(l->event, &l->timer, l->retry_usec, PRIORITY_VMM, on_wait_timeout, l,
                                 "agent-timeout");
         if (r < 0) {
                 (void) log_error_errno(r, "Failed to wait for the agent: %m");

@@ -15,10 +15,14 @@
 #include "shared/h2.h"
 #include "shared/json-field.h"
 
-#define AGENT_BOOT_USEC     (180 * USEC_PER_SEC) /* without a word after which it is reported as lost */
-#define AGENT_IDENTITY_USEC (30 * USEC_PER_SEC)  /* for the answer to PUT /identity */
-#define AGENT_RETRY_USEC    (2 * USEC_PER_SEC)   /* from the loss of a session to a try without ready byte */
-#define AGENT_ENDED_USEC    (1 * USEC_PER_SEC)   /* from the end of the stream to saying so */
+#define AGENT_BOOT_USEC      (180 * USEC_PER_SEC) /* without a word after which it is reported as lost */
+#define AGENT_IDENTITY_USEC  (30 * USEC_PER_SEC)  /* for the answer to PUT /identity */
+#define AGENT_RETRY_USEC_MAX (30 * USEC_PER_SEC)  /* the times between later tries double up to this */
+#define AGENT_RETRY_USEC     (2 * USEC_PER_SEC) /* from the loss of a session to a try without ready byte */
+#define AGENT_FORGIVE_USEC                                                                            \
+        (600 * USEC_PER_SEC)                /* of a good session after which its faults are forgotten \
+                                             */
+#define AGENT_ENDED_USEC (1 * USEC_PER_SEC) /* from the end of the stream to saying so */
 
 typedef struct AgentLink AgentLink;
 typedef struct AgentRequest AgentRequest;
@@ -50,6 +54,8 @@ typedef struct AgentLinkHandlers {
         void (*on_ready)(AgentLink *l, json_t *info, void *userdata);
         /* It was ready, or should be by now, and is not. text: one sentence. May be followed by on_ready. */
         void (*on_lost)(AgentLink *l, const char *text, void *userdata);
+        /* optional: behind on_lost, no session will be tried again */
+        void (*on_given_up)(AgentLink *l, const char *text, void *userdata);
 } AgentLinkHandlers;
 
 /* identity: body of PUT /identity without "entropy" and "realtime_usec", which are added at the moment; a

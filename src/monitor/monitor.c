@@ -48,6 +48,7 @@ struct Monitor {
         json_t *agent_info; /* NULL until it was ready once */
         json_t *config;     /* as given, without the identity */
         VmmEnd end;
+        const char *given_up; /* why the agent was: a constant */
         ControlReply *start_reply;
         Exec execs[GUEST_PROCESSES_MAX];
         uint64_t started_usec, ready_usec, last_activity_usec; /* CLOCK_BOOTTIME */
@@ -155,6 +156,8 @@ static void on_vmm_exited(Vmm *v, VmmEnd *end, void *userdata) {
         m->state = MONITOR_EXITED;
         m->end = *end;
         *end = (VmmEnd) {};
+        if (m->end.reason == END_AGENT_LOST && !m->end.message)
+                m->end.message = strdup(m->given_up);
         m->poweroff_timer = event_source_free(m->poweroff_timer);
         console_drain(m->console);
         drop_agent(m);
@@ -204,9 +207,19 @@ static void on_agent_lost(AgentLink *l, const char *text, void *userdata) {
                 control_broadcast(m->control, CONTROL_EVENT_AGENT_LOST, body);
 }
 
+/* Nothing can be asked of this capsule any more, not even to power off. */
+static void on_agent_given_up(AgentLink *l, const char *text, void *userdata) {
+        Monitor *m = userdata;
+
+        m->given_up = text;
+        if (m->vmm)
+                (void) m->vmm->ops->kill(m->vmm, END_AGENT_LOST);
+}
+
 static const AgentLinkHandlers agent_handlers = {
         .on_ready = on_agent_ready,
         .on_lost = on_agent_lost,
+        .on_given_up = on_agent_given_up,
 };
 
 /* Start */

@@ -137,6 +137,7 @@ static const char *const end_reason_names[_END_REASON_MAX] = {
         [END_HOST_SHUTDOWN] = "host-shutdown",
         [END_HOST_REBOOT] = "host-reboot",
         [END_DISK_FULL] = "disk-full",
+        [END_AGENT_LOST] = "agent-lost",
         [END_LOST] = "lost",
 };
 

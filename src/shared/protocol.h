@@ -86,7 +86,8 @@ typedef enum EndReason {
         END_HOST_SHUTDOWN,
         END_HOST_REBOOT,
         END_DISK_FULL,
-        END_LOST, /* found gone, nobody knows why */
+        END_AGENT_LOST, /* the guest's agent was given up */
+        END_LOST,       /* found gone, nobody knows why */
         _END_REASON_MAX,
         _END_REASON_INVALID = -EINVAL,
 } EndReason;
