@@ -7,20 +7,16 @@
 #include "rest/capsule-spec.h"
 #include "shared/json-field.h"
 
+#define LIMIT_OF(id) .limit = &limit_table[LIMIT_##id]
+
 static const JsonField capsule_fields[] = {
-        { "template", json_parse_string, offsetof(CapsuleSpec, template), JSON_FIELD_NON_EMPTY,
-          .max = NAME_MAX_LEN, .valid = name_is_valid,
-          .expected = "a name like [a-zA-Z0-9][a-zA-Z0-9._-]{0,63}" },
-        { "vcpus", json_parse_u32, offsetof(CapsuleSpec, vcpus), JSON_FIELD_ZERO_IS_DEFAULT, VCPUS_MIN,
-          VCPUS_MAX },
-        { "memory_mb", json_parse_u64, offsetof(CapsuleSpec, memory_bytes), JSON_FIELD_ZERO_IS_DEFAULT,
-          MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, .scale = MIB },
-        { "disk_size_mb", json_parse_u64, offsetof(CapsuleSpec, disk_bytes), JSON_FIELD_ZERO_IS_DEFAULT,
-          DISK_BYTES_MIN, DISK_BYTES_MAX, .scale = MIB },
-        { "timeout_sec", json_parse_u64, offsetof(CapsuleSpec, timeout_usec), JSON_FIELD_ZERO_IS_DEFAULT, 0,
-          TIMEOUT_USEC_MAX, .scale = USEC_PER_SEC },
-        { "metadata", json_parse_map, offsetof(CapsuleSpec, metadata), .max = LABELS_MAX,
-          .item_max = LABEL_LEN_MAX },
+        { "template", json_parse_string, offsetof(CapsuleSpec, template), LIMIT_OF(TEMPLATE),
+          .valid = name_is_valid, .expected = "a name like [a-zA-Z0-9][a-zA-Z0-9._-]{0,63}" },
+        { "vcpus", json_parse_u32, offsetof(CapsuleSpec, vcpus), LIMIT_OF(VCPUS) },
+        { "memory_mb", json_parse_u64, offsetof(CapsuleSpec, memory_bytes), LIMIT_OF(MEMORY) },
+        { "disk_size_mb", json_parse_u64, offsetof(CapsuleSpec, disk_bytes), LIMIT_OF(DISK) },
+        { "timeout_sec", json_parse_u64, offsetof(CapsuleSpec, timeout_usec), LIMIT_OF(TIMEOUT) },
+        { "metadata", json_parse_map, offsetof(CapsuleSpec, metadata), LIMIT_OF(LABELS) },
         {}
 };
 
@@ -29,16 +25,13 @@ static const char *const reserved_labels[] = { "kernel_version", "vmm_version", 
                                                "envd_version", "firecracker_version" };
 
 static const JsonField exec_fields[] = {
-        { "cmd", json_parse_string, offsetof(ExecSpec, cmd), .max = ARGV_ENV_BYTES_MAX },
-        { "args", json_parse_strv, offsetof(ExecSpec, args), .max = ARGV_MAX - 1,
-          .total_max = ARGV_ENV_BYTES_MAX },
-        { "envs", json_parse_map, offsetof(ExecSpec, envs), .max = ENV_MAX, .item_max = ENV_ENTRY_LEN_MAX,
-          .total_max = ARGV_ENV_BYTES_MAX },
-        { "cwd", json_parse_string, offsetof(ExecSpec, cwd), .max = CWD_LEN_MAX },
-        { "user", json_parse_string, offsetof(ExecSpec, user), .max = NAME_MAX_LEN },
-        { "tag", json_parse_string, offsetof(ExecSpec, tag), .max = TAG_MAX_LEN },
-        { "timeout_sec", json_parse_u64, offsetof(ExecSpec, timeout_usec), JSON_FIELD_ZERO_IS_DEFAULT, 0,
-          EXEC_TIMEOUT_USEC_MAX, .scale = USEC_PER_SEC },
+        { "cmd", json_parse_string, offsetof(ExecSpec, cmd), LIMIT_OF(EXEC_CMD) },
+        { "args", json_parse_strv, offsetof(ExecSpec, args), LIMIT_OF(EXEC_ARGS) },
+        { "envs", json_parse_map, offsetof(ExecSpec, envs), LIMIT_OF(EXEC_ENV) },
+        { "cwd", json_parse_string, offsetof(ExecSpec, cwd), LIMIT_OF(EXEC_CWD) },
+        { "user", json_parse_string, offsetof(ExecSpec, user), LIMIT_OF(EXEC_USER) },
+        { "tag", json_parse_string, offsetof(ExecSpec, tag), LIMIT_OF(EXEC_TAG) },
+        { "timeout_sec", json_parse_u64, offsetof(ExecSpec, timeout_usec), LIMIT_OF(EXEC_TIMEOUT) },
         { "background", json_parse_bool, offsetof(ExecSpec, background) },
         {}
 };

@@ -2,7 +2,7 @@
 
 /* Field tables for JSON objects; see json-field.h. Every refusal names the member and what was expected. */
 
-#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "basic/limits.h"
@@ -13,25 +13,37 @@ static int out_of_memory(Fault *reterr) {
         return fault_set(reterr, FAULT_NO_MEMORY, "Out of memory.");
 }
 
-/* The bounds are given in what the client writes, hence divided by the scale. */
-static int expected_integer(const JsonField *f, uint64_t max, Fault *reterr) {
-        uint64_t scale = f->scale ?: 1;
-
-        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an integer %" PRIu64 "..%" PRIu64 ".",
-                         f->name, (f->min + scale - 1) / scale, max / scale);
+static Limit bounds_of(const JsonField *f, LimitKind kind) {
+        if (f->limit)
+                return *f->limit;
+        return (Limit) {
+                .kind = kind,
+                .min = MAX(f->min, (f->flags & JSON_FIELD_NON_EMPTY) ? UINT64_C(1) : UINT64_C(0)),
+                .max = f->max,
+                .item = f->item_max,
+                .all = f->total_max,
+                .unit = f->scale,
+                .zero = f->flags & JSON_FIELD_ZERO_IS_DEFAULT,
+        };
 }
 
 /* 1: *ret set. 0: leave the field as it is. */
 static int parse_unsigned(const JsonField *f, json_t *v, uint64_t type_max, uint64_t *ret, Fault *reterr) {
-        uint64_t value, max = f->max > 0 ? MIN(f->max, type_max) : type_max;
+        Limit l = bounds_of(f, LIMIT_KIND_NUMBER);
+        char given[32];
+        uint64_t value;
 
-        if (!json_is_integer(v) || json_integer_value(v) < 0)
-                return expected_integer(f, max, reterr);
-        if (json_integer_value(v) == 0 && (f->flags & JSON_FIELD_ZERO_IS_DEFAULT))
+        l.max = l.max > 0 ? MIN(l.max, type_max) : type_max;
+        if (!json_is_integer(v))
+                return limit_refuse_number(&l, f->name, /* given= */ NULL, reterr);
+        if (json_integer_value(v) == 0 && l.zero)
                 return 0;
-        if (__builtin_mul_overflow((uint64_t) json_integer_value(v), f->scale ?: 1, &value) ||
-            value < f->min || value > max)
-                return expected_integer(f, max, reterr);
+        if (json_integer_value(v) < 0 ||
+            __builtin_mul_overflow((uint64_t) json_integer_value(v), l.unit ?: 1, &value) || value < l.min ||
+            value > l.max) {
+                (void) snprintf(given, sizeof(given), "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+                return limit_refuse_number(&l, f->name, given, reterr);
+        }
 
         *ret = value;
         return 1;
@@ -73,56 +85,29 @@ int json_parse_bool(const JsonField *f, json_t *v, void *field, Fault *reterr) {
         return 0;
 }
 
+static int check_valid(const JsonField *f, const char *s, Fault *reterr) {
+        if (!f->valid || f->valid(s))
+                return 0;
+        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected %s.", f->name,
+                         f->expected ?: "another text");
+}
+
 int json_parse_string(const JsonField *f, json_t *v, void *field, Fault *reterr) {
-        uint64_t min = MAX(f->min, (f->flags & JSON_FIELD_NON_EMPTY) ? UINT64_C(1) : UINT64_C(0));
+        Limit l = bounds_of(f, LIMIT_KIND_TEXT);
         const char *s = json_string_value(v);
         size_t n = json_string_length(v);
+        int r;
 
         if (!s)
                 return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected a string.", f->name);
         if (strlen(s) != n)
                 return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected a string without NUL.", f->name);
-        if (n == 0 && min > 0 && f->max == 0)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected a non-empty string.", f->name);
-        if (n < min || (f->max > 0 && n > f->max))
-                return fault_set(reterr, FAULT_INVALID_ARGS,
-                                 "%s: expected a string of %" PRIu64 "..%" PRIu64 " bytes.", f->name, min,
-                                 f->max);
-        if (f->valid && !f->valid(s))
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected %s.", f->name,
-                                 f->expected ?: "another text");
-        if (free_and_strdup(field, s) < 0)
-                return out_of_memory(reterr);
-
-        return 0;
-}
-
-static int check_count(const JsonField *f, size_t n, Fault *reterr) {
-        uint64_t min = MAX(f->min, (f->flags & JSON_FIELD_NON_EMPTY) ? UINT64_C(1) : UINT64_C(0));
-
-        if (n < min)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at least %" PRIu64 " entries.",
-                                 f->name, min);
-        if (f->max > 0 && n > f->max)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at most %" PRIu64 " entries.",
-                                 f->name, f->max);
-
-        return 0;
-}
-
-/* One entry of n bytes; *total counts them and their NUL. */
-static int check_size(const JsonField *f, size_t n, uint64_t *total, Fault *reterr) {
-        if (f->item_max > 0 && n > f->item_max)
-                return fault_set(reterr, FAULT_INVALID_ARGS,
-                                 "%s: expected entries of at most %" PRIu64 " bytes.", f->name, f->item_max);
-
-        *total += n + 1;
-        if (f->total_max > 0 && *total > f->total_max)
-                return fault_set(reterr, FAULT_INVALID_ARGS,
-                                 "%s: expected at most %" PRIu64 " bytes altogether.", f->name,
-                                 f->total_max);
-
-        return 0;
+        r = limit_check_text(&l, f->name, n, reterr);
+        if (r >= 0)
+                r = check_valid(f, s, reterr);
+        if (r < 0)
+                return r;
+        return free_and_strdup(field, s) < 0 ? out_of_memory(reterr) : 0;
 }
 
 static void strv_replace(char ***field, char **v) {
@@ -130,39 +115,49 @@ static void strv_replace(char ***field, char **v) {
         *field = v;
 }
 
+/* Room for n entries, if that many are allowed. */
+static int start_list(const Limit *l, const JsonField *f, size_t n, char ***ret, Fault *reterr) {
+        int r;
+
+        r = limit_check_count(l, f->name, n, reterr);
+        if (r < 0)
+                return r;
+        *ret = calloc(n + 1, sizeof(char *));
+        return *ret ? 0 : out_of_memory(reterr);
+}
+
+/* NULL: no string, or one with NUL inside. */
+static const char* entry_text(json_t *item) {
+        const char *s = json_string_value(item);
+
+        return s && strlen(s) == json_string_length(item) ? s : NULL;
+}
+
 int json_parse_strv(const JsonField *f, json_t *v, void *field, Fault *reterr) {
+        Limit l = bounds_of(f, LIMIT_KIND_LIST);
         _cleanup_strv_ char **items = NULL;
         uint64_t total = 0;
         json_t *item;
-        size_t i, n;
+        size_t i;
         int r;
 
         if (!json_is_array(v))
                 return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an array of strings.", f->name);
-
-        n = json_array_size(v);
-        r = check_count(f, n, reterr);
+        r = start_list(&l, f, json_array_size(v), &items, reterr);
         if (r < 0)
                 return r;
 
-        items = calloc(n + 1, sizeof(char *));
-        if (!items)
-                return out_of_memory(reterr);
-
         json_array_foreach(v, i, item) {
-                const char *s = json_string_value(item);
+                const char *s = entry_text(item);
 
-                if (!s || strlen(s) != json_string_length(item))
+                if (!s)
                         return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an array of strings.",
                                          f->name);
-
-                r = check_size(f, json_string_length(item), &total, reterr);
+                r = limit_check_entry(&l, f->name, strlen(s), &total, reterr);
+                if (r >= 0)
+                        r = check_valid(f, s, reterr);
                 if (r < 0)
                         return r;
-                if (f->valid && !f->valid(s))
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected %s.", f->name,
-                                         f->expected ?: "another text");
-
                 items[i] = strdup(s);
                 if (!items[i])
                         return out_of_memory(reterr);
@@ -173,39 +168,32 @@ int json_parse_strv(const JsonField *f, json_t *v, void *field, Fault *reterr) {
 }
 
 int json_parse_map(const JsonField *f, json_t *v, void *field, Fault *reterr) {
+        Limit l = bounds_of(f, LIMIT_KIND_LIST);
         _cleanup_strv_ char **items = NULL;
         uint64_t total = 0;
         const char *name;
         json_t *item;
-        size_t i = 0, n;
+        size_t i = 0;
         int r;
 
         if (!json_is_object(v))
                 return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an object of strings.", f->name);
-
-        n = json_object_size(v);
-        r = check_count(f, n, reterr);
+        r = start_list(&l, f, json_object_size(v), &items, reterr);
         if (r < 0)
                 return r;
 
-        items = calloc(n + 1, sizeof(char *));
-        if (!items)
-                return out_of_memory(reterr);
-
         json_object_foreach(v, name, item) {
-                const char *s = json_string_value(item);
+                const char *s = entry_text(item);
 
-                if (!s || strlen(s) != json_string_length(item))
+                if (!s)
                         return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected an object of strings.",
                                          f->name);
                 if (!env_name_is_valid(name))
                         return fault_set(reterr, FAULT_INVALID_ARGS,
                                          "%s: expected non-empty names without '='.", f->name);
-
-                r = check_size(f, strlen(name) + 1 + json_string_length(item), &total, reterr);
+                r = limit_check_entry(&l, f->name, strlen(name) + 1 + strlen(s), &total, reterr);
                 if (r < 0)
                         return r;
-
                 items[i] = strjoin(name, "=", s);
                 if (!items[i++])
                         return out_of_memory(reterr);

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "basic/fault.h"
+#include "basic/limit-table.h"
 #include "basic/macro.h"
 
 static inline void json_decrefp_(json_t **p) {
@@ -24,7 +25,7 @@ typedef int (*JsonParser)(const JsonField *f, json_t *value, void *field, Fault 
 enum {
         JSON_FIELD_MANDATORY = 1 << 0,
         JSON_FIELD_NON_EMPTY = 1 << 1,       /* strings, arrays, maps */
-        JSON_FIELD_ZERO_IS_DEFAULT = 1 << 2, /* 0 leaves the field as it was, whatever min says */
+        JSON_FIELD_ZERO_IS_DEFAULT = 1 << 2, /* 0 leaves the field as it was, whatever min or limit say */
 };
 
 struct JsonField {
@@ -32,6 +33,7 @@ struct JsonField {
         JsonParser parse;
         size_t offset;
         unsigned flags;
+        const Limit *limit; /* a row of the table, in place of the five numbers below */
         /* numbers: value (after scale); strings: bytes; arrays, maps: entries. max 0: no bound but the
          * parser's */
         uint64_t min, max;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "basic/fd.h"
+#include "basic/limit-table.h"
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
@@ -16,51 +17,44 @@
 #include "daemon/core/vmm.h"
 #include "daemon/host/slot.h"
 
-static int check_map(char *const *map, const char *what, size_t n_max, size_t name_max, size_t entry_max,
-                     size_t total_max, Fault *reterr) {
-        size_t n = 0, total = 0;
+/* One of the table's lists, of "NAME=value". */
+static int check_map(LimitId id, char *const *map, Fault *reterr) {
+        const Limit *l = &limit_table[id];
+        uint64_t total = 0;
+        int r;
 
+        r = limit_check_count(l, l->option, strv_length(map), reterr);
         STRV_FOREACH(i, map) {
-                const char *eq = strchr(*i, '=');
-                size_t name_len = eq ? (size_t) (eq - *i) : 0;
-
-                total += strlen(*i) + 1;
-                if (++n > n_max || total > total_max)
-                        return fault_set(reterr, FAULT_INVALID_ARGS,
-                                         "%s: expected at most %zu entries of together %zu bytes.", what,
-                                         n_max, total_max);
-                if (name_len == 0 || name_len > name_max || strlen(*i) > entry_max)
-                        return fault_set(reterr, FAULT_INVALID_ARGS,
-                                         "%s: an entry has no name or is longer than %zu bytes.", what,
-                                         entry_max);
+                if (r >= 0)
+                        r = limit_check_entry(l, l->option, strlen(*i), &total, reterr);
+                if (r < 0)
+                        return r;
+                if (!strchr(*i, '=') || **i == '=')
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry has no name.", l->option);
                 if (!utf8_is_valid(*i, strlen(*i)))
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry is not UTF-8.", what);
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry is not UTF-8.",
+                                         l->option);
         }
-        return 0;
-}
-
-static int check_range(const char *what, uint64_t value, uint64_t min, uint64_t max, Fault *reterr) {
-        if (value >= min && value <= max)
-                return 0;
-        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected %llu to %llu.", what,
-                         (unsigned long long) min, (unsigned long long) max);
+        return r;
 }
 
 static int check_numbers(const CapsuleSpec *s, Fault *reterr) {
-        int r;
+        const struct {
+                LimitId id;
+                uint64_t value;
+        } numbers[] = {
+                { LIMIT_VCPUS, s->vcpus },
+                { LIMIT_MEMORY, s->memory_bytes },
+                { LIMIT_DISK, s->disk_bytes },
+                { LIMIT_TIMEOUT, s->timeout_usec },
+        };
+        int r = 0;
 
-        r = check_range("VCPUs", s->vcpus, VCPUS_MIN, VCPUS_MAX, reterr);
-        if (r >= 0)
-                r = check_range("MemoryBytes", s->memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX, reterr);
-        if (r >= 0 && s->memory_bytes % MIB != 0)
-                r = fault_set(reterr, FAULT_INVALID_ARGS, "MemoryBytes: expected whole MiB.");
-        if (r >= 0)
-                r = check_range("DiskBytes", s->disk_bytes, DISK_BYTES_MIN, DISK_BYTES_MAX, reterr);
-        if (r >= 0 && s->disk_bytes % DISK_BYTES_STEP != 0)
-                r = fault_set(reterr, FAULT_INVALID_ARGS, "DiskBytes: expected a multiple of %llu.",
-                              (unsigned long long) DISK_BYTES_STEP);
-        if (r >= 0)
-                r = check_range("TimeoutUSec", s->timeout_usec, 0, TIMEOUT_USEC_MAX, reterr);
+        for (size_t i = 0; i < ELEMENTSOF(numbers) && r >= 0; i++) {
+                const Limit *l = &limit_table[numbers[i].id];
+
+                r = limit_check_number(l, l->option, numbers[i].value, reterr);
+        }
         return r;
 }
 
@@ -88,13 +82,11 @@ static int check_spec(const CapsuleSpec *s, Fault *reterr) {
 
         r = check_numbers(s, reterr);
         if (r >= 0)
-                r = check_map(s->labels, "Labels", LABELS_MAX, LABEL_LEN_MAX, 2 * LABEL_LEN_MAX + 1,
-                              LABELS_MAX * 2 * LABEL_LEN_MAX, reterr);
+                r = check_map(LIMIT_LABELS, s->labels, reterr);
         if (r >= 0)
-                r = check_map(s->env, "Env", ENV_MAX, ENV_ENTRY_LEN_MAX, ENV_ENTRY_LEN_MAX,
-                              ARGV_ENV_BYTES_MAX, reterr);
-        if (r >= 0 && strlen(s->name) > NAME_MAX_LEN)
-                r = fault_set(reterr, FAULT_INVALID_ARGS, "Name: expected at most %u bytes.", NAME_MAX_LEN);
+                r = check_map(LIMIT_CAPSULE_ENV, s->env, reterr);
+        if (r >= 0)
+                r = limit_check_text(&limit_table[LIMIT_CAPSULE_NAME], "Name", strlen(s->name), reterr);
         if (r >= 0 && !team_is_valid(s->team))
                 r = fault_set(reterr, FAULT_INVALID_ARGS,
                               "Team: expected 1 to %u characters a-z, 0-9 and '_'.", TEAM_MAX_LEN);
