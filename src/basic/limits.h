@@ -141,6 +141,8 @@
 #define FILE_WRITE_BODY_MAX    (100 * MIB) /* multipart body of files/write; streams have no limit */
 #define FILE_DEPTH_MAX         64U         /* of a listing */
 #define FILE_ENTRIES_MAX       262144U     /* of one listing */
+#define FILE_ENTRY_LEN_MAX     (128 * KIB) /* of one entry, as JSON */
+#define FILE_SPOOL_TOTAL_MAX   (1 * GIB)   /* of all forms whose path comes behind their file */
 #define MULTIPART_BOUNDARY_MAX 70U         /* RFC 2046 §5.1.1 */
 #define MULTIPART_HEADERS_MAX  (8 * KIB)   /* of one part */
 #define MULTIPART_PARTS_MAX    16U

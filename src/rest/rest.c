@@ -70,8 +70,9 @@ RestRequest* rest_request_free(RestRequest *q) {
         auth_key_unref(q->key);
         for (size_t i = 0; i < ROUTE_ARGS_MAX; i++)
                 free(q->args[i]);
-        free(q->query);
         free(q->body);
+        free(q->content_type);
+        free(q->query);
         free(q);
         return NULL;
 }
@@ -120,7 +121,7 @@ int rest_request_running_capsule(RestRequest *q, CapsuleView **ret, Fault *reter
 void rest_answer_response(RestRequest *q, unsigned status, struct MHD_Response *response_consume) {
         enum MHD_Result queued;
 
-        assert(!q->answered);
+        assert(!q->answered && !q->route->direct);
         q->answered = true;
         if (!response_consume) {
                 /* out of memory: the connection ends */
@@ -139,6 +140,22 @@ void rest_answer_response(RestRequest *q, unsigned status, struct MHD_Response *
         (void) sd_event_source_set_enabled(q->server->pump_source, SD_EVENT_ONESHOT);
 }
 
+void rest_answer_begin(RestRequest *q, unsigned status, const char *type) {
+        assert(!q->answered && q->route->direct);
+        q->answered = true;
+        gate_answer_begin(q->conn, status, type);
+}
+
+/* text NULL: out of memory, the connection ends */
+static void answer_direct(RestRequest *q, unsigned status, const char *type, const char *text) {
+        assert(!q->answered);
+        q->answered = true;
+        if (text)
+                gate_answer(q->conn, status, type, text, strlen(text));
+        else
+                gate_answer_abort(q->conn);
+}
+
 static struct MHD_Response* json_response(const char *json, enum MHD_ResponseMemoryMode mode) {
         struct MHD_Response *response;
 
@@ -149,6 +166,10 @@ static struct MHD_Response* json_response(const char *json, enum MHD_ResponseMem
 }
 
 void rest_answer_json(RestRequest *q, unsigned status, const char *json) {
+        if (q->route->direct) {
+                answer_direct(q, status, "application/json", json);
+                return;
+        }
         rest_answer_response(q, status, json ? json_response(json, MHD_RESPMEM_MUST_COPY) : NULL);
 }
 
@@ -158,6 +179,11 @@ void rest_answer_json_object(RestRequest *q, unsigned status, json_t *object_con
 
         json = object_consume ? json_dumps(object_consume, JSON_COMPACT) : NULL;
         json_decref(object_consume);
+        if (q->route->direct) {
+                answer_direct(q, status, "application/json", json);
+                free(json);
+                return;
+        }
         if (json) {
                 response = json_response(json, MHD_RESPMEM_MUST_FREE);
                 if (!response)
@@ -167,7 +193,11 @@ void rest_answer_json_object(RestRequest *q, unsigned status, json_t *object_con
 }
 
 void rest_answer_empty(RestRequest *q, unsigned status) {
-        rest_answer_response(q, status, MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT));
+        if (q->route->direct)
+                answer_direct(q, status, NULL, "");
+        else
+                rest_answer_response(q, status,
+                                     MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT));
 }
 
 void rest_answer_fault(RestRequest *q, const Fault *fault) {
@@ -184,21 +214,21 @@ void rest_answer_fault(RestRequest *q, const Fault *fault) {
 
 /* libmicrohttpd calls. */
 
-static enum MHD_Result request_add_body(RestRequest *q, const char *data, size_t n) {
+int rest_request_add_body(RestRequest *q, const char *data, size_t n) {
         if (q->n_body + n + 1 > q->n_body_allocated) {
                 size_t twice = MIN(q->n_body_allocated * 2, (size_t) q->route->body_max + 1);
                 size_t allocate = MAX(q->n_body + n + 1, twice);
                 char *body = realloc(q->body, allocate);
 
                 if (!body)
-                        return MHD_NO;
+                        return -ENOMEM;
                 q->body = body;
                 q->n_body_allocated = allocate;
         }
         memcpy(q->body + q->n_body, data, n);
         q->n_body += n;
         q->body[q->n_body] = '\0';
-        return MHD_YES;
+        return 0;
 }
 
 static void request_run(RestRequest *q) {
@@ -236,6 +266,12 @@ static bool request_fetch(RestRequest *q) {
         return bus_client_fetch(q->server->bus, q->args[0], on_fetched, q, &q->fetch) >= 0;
 }
 
+void rest_request_start(RestRequest *q) {
+        q->handled = true;
+        if (!request_fetch(q))
+                request_run(q);
+}
+
 static enum MHD_Result on_request(void *userdata, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *data, size_t *n_data,
                                   void **request) {
@@ -256,14 +292,12 @@ static enum MHD_Result on_request(void *userdata, struct MHD_Connection *connect
                 size_t n = *n_data;
 
                 *n_data = 0;
-                return request_add_body(q, data, n);
+                return rest_request_add_body(q, data, n) < 0 ? MHD_NO : MHD_YES;
         }
         if (q->handled)
                 return q->answered ? MHD_YES : MHD_NO;
 
-        q->handled = true;
-        if (!request_fetch(q))
-                request_run(q);
+        rest_request_start(q);
         if (!q->answered) {
                 q->suspended = true;
                 MHD_suspend_connection(connection);
@@ -480,7 +514,30 @@ static GateVerdict request_admit(RestRequest *q, GateRefusal *ret) {
 
         if (request_enter_session(q, &ret->fault) < 0)
                 return GATE_REFUSE;
-        return q->route->websocket ? request_upgrade(q, ret) : GATE_PASS;
+        if (q->route->websocket)
+                return request_upgrade(q, ret);
+        if (q->route->direct)
+                gate_conn_serve(q->conn, &rest_service, q->route->upload);
+        return GATE_PASS;
+}
+
+static int keep_slice(const char *data, HttpSlice s, char **ret) {
+        if (s.n == 0)
+                return 0;
+        *ret = strndup(data + s.offset, s.n);
+        return *ret ? 0 : -ENOMEM;
+}
+
+/* What is needed of the head once it is gone. */
+static int request_keep_head(RestRequest *q, const HttpHead *head, const char *data) {
+        HttpSlice query = {};
+
+        if (head->target.n > head->path.n + 1) /* behind the '?' */
+                query = (HttpSlice) { head->path.offset + head->path.n + 1,
+                                      head->target.n - head->path.n - 1 };
+        if (keep_slice(data, query, &q->query) < 0)
+                return -ENOMEM;
+        return q->route->upload ? keep_slice(data, head->content_type, &q->content_type) : 0;
 }
 
 static GateVerdict on_gate_head(GateConn *c, const HttpHead *head, const char *data, HttpHostClass host,
@@ -514,14 +571,10 @@ static GateVerdict on_gate_head(GateConn *c, const HttpHead *head, const char *d
         }
         *q = (RestRequest) { .server = s, .conn = c, .route = route };
         memcpy(q->args, args, sizeof(args));
-        if (head->target.n > head->path.n) {
-                q->query = strndup(data + head->path.offset + head->path.n + 1,
-                                   head->target.n - head->path.n - 1);
-                if (!q->query) {
-                        (void) fault_set_errno(&ret->fault, -ENOMEM, "Failed to take the request");
-                        rest_request_free(q);
-                        return GATE_REFUSE;
-                }
+        if (request_keep_head(q, head, data) < 0) {
+                (void) fault_set_errno(&ret->fault, -ENOMEM, "Failed to take the request");
+                rest_request_free(q);
+                return GATE_REFUSE;
         }
         if (route->websocket)
                 q->upgrade_reject = ws_upgrade_check(head, data, q->upgrade_answer);

@@ -44,10 +44,20 @@ typedef struct RestServer {
         ChannelTable *channels;
         struct CreateOp *creates;   /* that wait for a state (capsules.c) */
         uint64_t exec_output_bytes; /* captured now by all execs (EXEC_OUTPUT_TOTAL_MAX) */
+        uint64_t spool_bytes;       /* of forms kept now (FILE_SPOOL_TOTAL_MAX) */
         unsigned n_waiting;         /* requests that wait for the daemon */
         RestRequest *websockets;    /* all that are open */
         size_t websocket_bytes;     /* that they hold now (WS_BUFFERED_TOTAL_MAX) */
 } RestServer;
+
+/* What the handler of a direct route gets of its connection; each is optional. */
+typedef struct RestStream {
+        /* Of uploads. The count of bytes taken; after fewer than n gate_conn_continue() is due. */
+        size_t (*on_body)(RestRequest *q, const void *data, size_t n);
+        void (*on_body_end)(RestRequest *q);
+        /* gate_answer_unsent() is HTTP_RELAY_BYTES or less. */
+        void (*on_drained)(RestRequest *q);
+} RestStream;
 
 struct RestRequest {
         RestServer *server;                /* weak */
@@ -73,6 +83,11 @@ struct RestRequest {
         WsConn *websocket;
         RestRequest *next_websocket, *previous_websocket;
 
+        /* of direct routes; the header of uploads only, NULL: none came */
+        const RestStream *stream;
+        char *content_type;
+        bool body_whole;
+
         bool handled, suspended, answered, gone;
         void *operation;
         void (*operation_free)(void *operation);
@@ -93,6 +108,12 @@ void rest_answer_empty(RestRequest *q, unsigned status);
 void rest_answer_fault(RestRequest *q, const Fault *fault);
 /* Takes the response in every case. */
 void rest_answer_response(RestRequest *q, unsigned status, struct MHD_Response *response_consume);
+
+/* An answer in pieces, of a direct route; then gate_answer_data() and gate_answer_end() or _abort(). */
+void rest_answer_begin(RestRequest *q, unsigned status, const char *type);
+
+/* The handler of a direct route is ready for its body and for on_drained. */
+void rest_request_set_stream(RestRequest *q, const RestStream *stream);
 
 /* What the request waits for; operation_free cancels it. The handler returns 0 afterwards. */
 void rest_request_wait(RestRequest *q, void *operation, void (*operation_free)(void *operation));
@@ -137,6 +158,27 @@ void rest_websocket_fail(WsConn *w, const Fault *fault, unsigned code);
 /* Closes those of this key or this capsule; NULL: of any. */
 void rest_websockets_close(RestServer *s, const char *key_id, const char *capsule, unsigned code,
                            const char *reason);
+
+/* files.c, file-upload.c */
+int rest_files_read(RestRequest *q, Fault *reterr);
+int rest_files_list(RestRequest *q, Fault *reterr);
+int rest_files_mkdir(RestRequest *q, Fault *reterr);
+int rest_files_remove(RestRequest *q, Fault *reterr);
+int rest_files_stat(RestRequest *q, Fault *reterr);
+int rest_files_rename(RestRequest *q, Fault *reterr);
+int rest_files_tar_read(RestRequest *q, Fault *reterr);
+int rest_files_write(RestRequest *q, Fault *reterr);
+int rest_files_stream_write(RestRequest *q, Fault *reterr);
+int rest_files_tar_write(RestRequest *q, Fault *reterr);
+
+/* stream.c: what rest.c and the gate use of direct routes. */
+extern const GateService rest_service;
+
+/* rest.c, for stream.c */
+/* 0 or -ENOMEM */
+int rest_request_add_body(RestRequest *q, const char *data, size_t n);
+/* Runs the handler, now or once it is known what became of the capsule. */
+void rest_request_start(RestRequest *q);
 
 /* routes.c */
 extern const RestRoute rest_routes[];

@@ -25,6 +25,8 @@ typedef struct RestRoute {
         /* Instead of handler: a WebSocket, whose upgrade is answered already. q lives as long as w. What
          * goes wrong is told in-band. */
         void (*websocket)(RestRequest *q, WsConn *w);
+        bool direct; /* served without libmicrohttpd: its answer may be streamed (stream.c) */
+        bool upload; /* direct, and the handler runs at the head: it takes the body itself */
 } RestRoute;
 
 #define ROUTE_ARGS_MAX 2U
