@@ -69,7 +69,10 @@
 #define AGENT_FEATURES_MAX  32U
 #define AGENT_TEXT_MAX      64U /* the agent's version, and each feature */
 #define CONSOLE_READERS_MAX 8U
-#define GUEST_PROCESSES_MAX 64U /* started by verb 'exec', at once */
+#define GUEST_PROCESSES_MAX 64U /* of verbs 'exec' and 'attach', at once */
+#define TRANSFERS_MAX       32U /* of verb 'request', at once */
+/* of verb 'request': a path with its query, below H2_HEADER_BYTES_MAX */
+#define REQUEST_PATH_MAX (15 * KIB)
 /* window of a data.sock client's stream: what a relay can be made to hold */
 #define RELAY_WINDOW_BYTES (128 * KIB)
 #define VMM_DISKS_MAX      8U

@@ -74,6 +74,10 @@ void control_reply_fault(ControlReply *r, const Fault *fault) {
         reply_free(r);
 }
 
+const void* control_reply_peer(const ControlReply *r) {
+        return r->client;
+}
+
 /* Requests */
 
 static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *message, int *fds, size_t n_fds,
@@ -87,6 +91,9 @@ static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *mes
                 { CONTROL_VERB_POWEROFF, monitor_verb_poweroff },
                 { CONTROL_VERB_KILL, monitor_verb_kill },
                 { CONTROL_VERB_EXEC, monitor_verb_exec },
+                { CONTROL_VERB_ATTACH, monitor_verb_attach },
+                { CONTROL_VERB_REQUEST, monitor_verb_request },
+                { CONTROL_VERB_CANCEL, monitor_verb_cancel },
                 { CONTROL_VERB_CONSOLE, monitor_verb_console },
         };
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
@@ -119,6 +126,7 @@ static void on_client_closed(JsonStream *s, int error, void *userdata) {
                 if (r->client == client)
                         r->client = NULL;
         client->stream = json_stream_free(client->stream);
+        monitor_peer_gone(client->control->monitor, client);
 }
 
 static const JsonStreamHandlers client_handlers = {
@@ -154,6 +162,13 @@ static int on_listen(sd_event_source *s, int fd, uint32_t revents, void *userdat
         }
         (void) TAKE_FD(client);
         return 0;
+}
+
+bool control_has_clients(const Control *c) {
+        for (size_t i = 0; c && i < ELEMENTSOF(c->clients); i++)
+                if (c->clients[i].stream)
+                        return true;
+        return false;
 }
 
 void control_broadcast(Control *c, const char *event, json_t *body) {

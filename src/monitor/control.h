@@ -21,6 +21,8 @@ DEFINE_CLEANUP(Control, control_free)
 /* A connected peer whose right is known; takes fd on success. -EMFILE at CONTROL_CLIENTS_MAX. */
 int control_add_client(Control *c, int fd);
 
+/* Whether anybody hears what control_broadcast() says. */
+bool control_has_clients(const Control *c);
 /* To every client; body: object or NULL, borrowed. */
 void control_broadcast(Control *c, const char *event, json_t *body);
 
@@ -28,3 +30,5 @@ void control_broadcast(Control *c, const char *event, json_t *body);
  * is sent. */
 void control_reply_ok(ControlReply *r, json_t *ok, const int *fds, size_t n_fds);
 void control_reply_fault(ControlReply *r, const Fault *fault);
+/* Who asked, for monitor_peer_gone(); unique among the connected. */
+const void* control_reply_peer(const ControlReply *r);

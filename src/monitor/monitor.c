@@ -7,9 +7,9 @@
 #include "basic/strings.h"
 #include "monitor/agent-link.h"
 #include "monitor/console.h"
+#include "monitor/guest-calls.h"
 #include "monitor/monitor.h"
 #include "monitor/passthrough.h"
-#include "monitor/process.h"
 #include "monitor/vmm.h"
 #include "shared/event.h"
 
@@ -28,13 +28,6 @@ static const char *const state_names[_MONITOR_STATE_MAX] = {
         [MONITOR_EXITED] = "exited",
 };
 
-/* A process started by verb 'exec', and who is to be told that it runs. */
-typedef struct Exec {
-        Monitor *monitor;      /* weak: owns us */
-        GuestProcess *process; /* NULL: free place */
-        ControlReply *reply;   /* until it runs */
-} Exec;
-
 struct Monitor {
         sd_event *event; /* weak: outlives us */
         const char *id;
@@ -50,7 +43,8 @@ struct Monitor {
         VmmEnd end;
         const char *given_up; /* why the agent was: a constant */
         ControlReply *start_reply;
-        Exec execs[GUEST_PROCESSES_MAX];
+        GuestCalls *calls;
+        json_t *untold_exits; /* array: nobody was connected to hear of them */
         uint64_t started_usec, ready_usec, last_activity_usec; /* CLOCK_BOOTTIME */
         bool activity_untold;
         bool activity_pausing; /* an event went out less than MONITOR_ACTIVITY_USEC ago */
@@ -64,12 +58,7 @@ static uint64_t now_boottime(void) {
 /* Activity */
 
 static bool has_open_streams(const Monitor *m) {
-        if (passthrough_n_streams(m->passthrough) > 0)
-                return true;
-        for (size_t i = 0; i < ELEMENTSOF(m->execs); i++)
-                if (m->execs[i].process)
-                        return true;
-        return false;
+        return passthrough_n_streams(m->passthrough) > 0 || guest_calls_n_open(m->calls) > 0;
 }
 
 static int on_activity_timer(sd_event_source *s, uint64_t usec, void *userdata);
@@ -146,6 +135,7 @@ static void monitor_leave(Monitor *m) {
 
 static void drop_agent(Monitor *m) {
         passthrough_set_agent(m->passthrough, NULL);
+        guest_calls_set_agent(m->calls, NULL);
         m->agent = agent_link_free(m->agent);
 }
 
@@ -188,6 +178,7 @@ static void on_agent_ready(AgentLink *l, json_t *info, void *userdata) {
                 json_decref(m->agent_info);
         m->agent_info = json_incref(info);
         passthrough_set_agent(m->passthrough, l);
+        guest_calls_set_agent(m->calls, l);
 
         (void) log_capsule(m->id, LOG_INFO, 0, "The agent is ready after %llu ms.",
                            (unsigned long long) ((m->ready_usec - m->started_usec) / USEC_PER_MSEC));
@@ -368,6 +359,15 @@ static json_t* maybe(json_t *v) {
         return v ? json_incref(v) : json_null();
 }
 
+static void tell_untold_exits(Monitor *m) {
+        json_t *body;
+        size_t i;
+
+        json_array_foreach(m->untold_exits, i, body)
+                control_broadcast(m->control, CONTROL_EVENT_PROCESS_EXITED, body);
+        (void) json_array_clear(m->untold_exits);
+}
+
 void monitor_verb_describe(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
         _cleanup_json_ json_t *ok = NULL;
         uint64_t activity = has_open_streams(m) ? now_boottime() : m->last_activity_usec;
@@ -387,81 +387,44 @@ void monitor_verb_describe(Monitor *m, json_t *message, int *fds, size_t n_fds, 
                 return;
         }
         control_reply_ok(reply, ok, NULL, 0);
+        tell_untold_exits(m);
 }
 
-/* Exec */
+/* Calls into the guest */
 
-static void exec_clear(Exec *x) {
-        x->process = guest_process_free(x->process);
-        x->reply = NULL;
+static void on_call_event(const char *name, json_t *body, void *userdata) {
+        Monitor *m = userdata;
+
+        if (control_has_clients(m->control))
+                control_broadcast(m->control, name, body);
+        else if (streq(name, CONTROL_EVENT_PROCESS_EXITED) &&
+                 json_array_size(m->untold_exits) < GUEST_PROCESSES_MAX)
+                (void) json_array_append(m->untold_exits, body);
 }
 
-static void on_exec_started(GuestProcess *g, int r, uint32_t pid, const char *tag, int fds[static 3],
-                            const Fault *fault, void *userdata) {
-        _cleanup_json_ json_t *ok = NULL;
-        Exec *x = userdata;
-        ControlReply *reply = TAKE_PTR(x->reply);
-        size_t first = fds[0] >= 0 ? 0 : 1;
-
-        if (r < 0) {
-                control_reply_fault(reply, fault);
-                exec_clear(x);
-                return;
-        }
-        ok = json_pack("{s:I, s:s}", "pid", (json_int_t) pid, "tag", tag);
-        control_reply_ok(reply, ok, fds + first, 3 - first);
-}
-
-static void on_exec_exited(GuestProcess *g, uint32_t pid, const char *tag, const GuestProcessEnd *end,
-                           void *userdata) {
-        _cleanup_json_ json_t *body = NULL;
-        Exec *x = userdata;
-        Monitor *m = x->monitor;
-
-        body = json_pack("{s:I, s:s, s:I, s:I, s:s}", "pid", (json_int_t) pid, "tag", tag, "exit_code",
-                         (json_int_t) end->exit_code, "signal", (json_int_t) end->signal, "reason",
-                         end->reason);
-        if (body)
-                control_broadcast(m->control, CONTROL_EVENT_PROCESS_EXITED, body);
-        exec_clear(x);
-        on_activity(m);
-}
-
-static const GuestProcessHandlers exec_handlers = {
-        .on_started = on_exec_started,
-        .on_exited = on_exec_exited,
+static const GuestCallsHandlers call_handlers = {
+        .on_activity = on_activity,
+        .on_event = on_call_event,
 };
 
-static int monitor_exec(Monitor *m, json_t *message, ControlReply *reply, Fault *reterr) {
-        _cleanup_(guest_process_spec_done) GuestProcessSpec spec = {};
-        Exec *x = NULL;
-        int r;
-
-        r = guest_process_spec_parse(message, &spec, reterr);
-        if (r < 0)
-                return r;
-        if (!m->agent)
-                return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is not running.");
-        for (size_t i = 0; i < ELEMENTSOF(m->execs) && !x; i++)
-                if (!m->execs[i].process)
-                        x = &m->execs[i];
-        if (!x)
-                return fault_set(reterr, FAULT_QUOTA_EXCEEDED,
-                                 "More than %u processes were started this way.", GUEST_PROCESSES_MAX);
-
-        r = guest_process_start(m->event, m->agent, &spec, &exec_handlers, x, &x->process, reterr);
-        if (r < 0)
-                return r;
-        x->reply = reply;
-        on_activity(m);
-        return 0;
+void monitor_verb_exec(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        guest_calls_exec(m->calls, message, fds, n_fds, reply);
 }
 
-void monitor_verb_exec(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
-        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+void monitor_verb_attach(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        guest_calls_attach(m->calls, message, reply);
+}
 
-        if (monitor_exec(m, message, reply, &fault) < 0)
-                control_reply_fault(reply, &fault);
+void monitor_verb_request(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        guest_calls_request(m->calls, message, fds, n_fds, reply);
+}
+
+void monitor_verb_cancel(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
+        guest_calls_cancel(m->calls, message, reply);
+}
+
+void monitor_peer_gone(Monitor *m, const void *peer) {
+        guest_calls_peer_gone(m->calls, peer);
 }
 
 void monitor_verb_console(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply) {
@@ -496,10 +459,11 @@ int monitor_new(sd_event *e, const char *id, const MonitorFds *fds, Monitor **re
         if (!m)
                 return -ENOMEM;
         *m = (Monitor) { .event = e, .id = id, .exit_fd = -EBADF };
-        for (size_t i = 0; i < ELEMENTSOF(m->execs); i++)
-                m->execs[i].monitor = m;
+        m->untold_exits = json_array();
 
-        r = console_new(e, fds->console, &m->console);
+        r = m->untold_exits ? guest_calls_new(e, &call_handlers, m, &m->calls) : -ENOMEM;
+        if (r >= 0)
+                r = console_new(e, fds->console, &m->console);
         if (r >= 0)
                 r = passthrough_new(e, fds->data, on_activity, m, &m->passthrough);
         if (r >= 0)
@@ -521,10 +485,9 @@ Monitor* monitor_free(Monitor *m) {
         m->poweroff_timer = event_source_free(m->poweroff_timer);
         m->farewell_timer = event_source_free(m->farewell_timer);
         m->farewell_source = event_source_free(m->farewell_source);
-        for (size_t i = 0; i < ELEMENTSOF(m->execs); i++)
-                exec_clear(&m->execs[i]);
         if (m->passthrough)
                 drop_agent(m);
+        m->calls = guest_calls_free(m->calls);
         m->passthrough = passthrough_free(m->passthrough);
         m->vmm = vmm_free(m->vmm);
         m->console = console_free(m->console);
@@ -533,6 +496,7 @@ Monitor* monitor_free(Monitor *m) {
                 json_decref(m->agent_info);
         if (m->config)
                 json_decref(m->config);
+        json_decref(m->untold_exits);
         vmm_end_done(&m->end);
         (void) close_fd(m->exit_fd);
         free(m);

@@ -39,4 +39,10 @@ void monitor_verb_start(Monitor *m, json_t *message, int *fds, size_t n_fds, Con
 void monitor_verb_poweroff(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply);
 void monitor_verb_kill(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply);
 void monitor_verb_exec(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply);
+void monitor_verb_attach(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply);
+void monitor_verb_request(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply);
+void monitor_verb_cancel(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply);
 void monitor_verb_console(Monitor *m, json_t *message, int *fds, size_t n_fds, ControlReply *reply);
+
+/* A client of control.sock has gone: what was bound to it ends. */
+void monitor_peer_gone(Monitor *m, const void *peer);

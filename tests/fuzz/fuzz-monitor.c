@@ -49,14 +49,15 @@ typedef struct World {
 
 /* The process */
 
-static void on_started(GuestProcess *g, int r, uint32_t pid, const char *tag, int fds[static 3],
-                       const Fault *fault, void *userdata) {
+static void on_started(GuestProcess *g, int r, const GuestProcessStart *start, const Fault *fault,
+                       void *userdata) {
         World *w = userdata;
 
         assert(w->n_started++ == 0);
         assert((r < 0) == (fault && fault_is_set(fault)));
-        for (size_t i = 0; i < 3 && r >= 0; i++)
-                w->fds[i] = TAKE_FD(fds[i]);
+        assert((r < 0) == !start);
+        for (size_t i = 0; start && i < start->n_fds; i++)
+                w->fds[i] = TAKE_FD(start->fds[i]);
 }
 
 static void on_exited(GuestProcess *g, uint32_t pid, const char *tag, const GuestProcessEnd *end,
