@@ -33,6 +33,7 @@
 #define EXEC_OUTPUT_MAX       (64 * MIB)
 #define EXEC_TIMEOUT_USEC_MAX (31ULL * 24 * 3600 * USEC_PER_SEC)
 #define PROCESSES_MAX         512U       /* of the API, alive, in one guest */
+#define SIGNAL_MAX            64U        /* SIGRTMAX */
 #define PROCESS_RING_BYTES    (64 * KIB) /* tail kept for a late reader */
 #define PROCESS_ENDED_MAX     64U        /* ended processes whose tail and exit code are kept */
 
@@ -153,6 +154,11 @@
 /* D-Bus */
 #define BUS_PENDING_PER_UID_MAX 32U
 #define BUS_PENDING_MAX         256U
+#define DIRECTORY_ENTRIES_MAX   10000U    /* of ListDirectory; CopyFrom and REST have no such bound */
+#define DIRECTORY_ANSWER_MAX    (8 * MIB) /* its bytes; a message of the bus holds 32 MiB */
+#define LISTINGS_MAX            16U       /* answers of lists of capsules being read, of all callers */
+#define FILE_ENTRY_LINE_MAX     (64 * KIB)
+#define COPIES_MAX              64U /* jobs of CopyTo and CopyFrom */
 #define JOBS_MAX                16U
 #define KEYS_MAX                4096U
 #define KEY_SCOPES_MAX          16U

@@ -17,7 +17,8 @@
 #include "monitor/transfer.h"
 #include "shared/event.h"
 
-#define TELL_IDLE_USEC (2 * USEC_PER_SEC) /* between two looks at one that stands still */
+#define HEAD_USEC      (60 * USEC_PER_SEC) /* for an answer's head, where no other time was given */
+#define TELL_IDLE_USEC (2 * USEC_PER_SEC)  /* between two looks at one that stands still */
 
 struct Transfer {
         AgentRequest rq;
@@ -26,6 +27,7 @@ struct Transfer {
         void *userdata;
         char *method, *path;
         bool with_body;
+        bool whole_timed; /* 'timeout' is for all of it, not for the head alone */
         uint64_t answer_max, n_answer;
         FdFeed feed;
         FdSink sink;
@@ -240,6 +242,8 @@ static void transfer_on_headers(AgentRequest *rq) {
         if (t->started || !answer_is_good(t))
                 return;
         t->started = true;
+        if (!t->whole_timed)
+                t->timeout = event_source_free(t->timeout);
         t->handlers->on_started(t, 0, NULL, t->userdata);
 }
 
@@ -335,6 +339,7 @@ static int transfer_new(sd_event *e, const TransferSpec *spec, const TransferHan
                 .method = strdup(spec->method),
                 .path = strdup(spec->path),
                 .with_body = spec->body,
+                .whole_timed = spec->timeout_usec > 0,
                 .started = spec->body,
                 .answer_max = spec->answer_max,
                 .feed = FD_FEED_NULL,
@@ -346,9 +351,9 @@ static int transfer_new(sd_event *e, const TransferSpec *spec, const TransferHan
         if (!t->method || !t->path)
                 return -ENOMEM;
         r = event_timer(e, &t->tell_timer, t->tell_usec, PRIORITY_STATS, on_tell, t, "transfer-tell");
-        if (r >= 0 && spec->timeout_usec > 0)
-                r = event_timer(e, &t->timeout, spec->timeout_usec, PRIORITY_CLIENT, on_timeout, t,
-                                "transfer-timeout");
+        if (r >= 0 && (spec->timeout_usec > 0 || !spec->body))
+                r = event_timer(e, &t->timeout, spec->timeout_usec ?: HEAD_USEC, PRIORITY_CLIENT, on_timeout,
+                                t, "transfer-timeout");
         if (r < 0)
                 return r;
         *ret = TAKE_PTR(t);

@@ -21,7 +21,7 @@ typedef struct TransferSpec {
         bool report;           /* what went wrong is written into the body's socket, before it is closed */
         bool bound;            /* ends with the connection of who asked */
         uint64_t answer_max;   /* bytes; 0: no bound */
-        uint64_t timeout_usec; /* of the whole; 0: none */
+        uint64_t timeout_usec; /* of the whole; 0: none but for the head */
 } TransferSpec;
 
 void transfer_spec_done(TransferSpec *s);

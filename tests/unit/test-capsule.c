@@ -349,16 +349,16 @@ TEST(ends_have_reasons) {
         down(&h);
 }
 
-static void on_exec(Capsule *c, int r, uint32_t pid, const char *tag, const int fds[3], const Fault *fault,
-                    void *userdata) {
+static void on_exec(Capsule *c, int r, const ExecStarted *started, const Fault *fault, void *userdata) {
         Host *h = userdata;
 
         h->n_done++;
         h->result = r;
+        ASSERT_TRUE((r < 0) == !started && (r < 0) == (fault != NULL));
         if (r >= 0) {
-                ASSERT_EQ(pid, 42);
-                ASSERT_TRUE(streq(tag, "mine"));
-                ASSERT_TRUE(fds[0] >= 0 && fds[1] >= 0 && fds[2] >= 0);
+                ASSERT_EQ(started->pid, 42);
+                ASSERT_STREQ(started->tag, "mine");
+                ASSERT_TRUE(started->fds[0] >= 0 && started->fds[1] >= 0 && started->fds[2] >= 0);
         }
 }
 

@@ -13,12 +13,6 @@
 #include "daemon/bus/bus-server.h"
 #include "daemon/core/capsule.h"
 
-/* A find function gets the server; its vtable gets what it returns, here the capsule, whose Manager's events
- * know the server. */
-static BusServer* server_of(const Capsule *c) {
-        return c->manager->events_userdata;
-}
-
 /* --- properties ------------------------------------------------------------------------------ */
 
 #define GETTER(name, signature, value)                                                              \
@@ -71,72 +65,13 @@ static int property_get_labels(sd_bus *bus, const char *path, const char *interf
 static int method_destroy(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Capsule *c = userdata;
 
-        return bus_capsule_destroy(server_of(c), m, c->id, error);
+        return bus_capsule_destroy(bus_capsule_server(c), m, c->id, error);
 }
 
 static int method_ping(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Capsule *c = userdata;
 
-        return bus_capsule_ping(server_of(c), m, c->id, error);
-}
-
-typedef struct ExecRequest {
-        ExecSpec spec;
-        BusCaller caller;
-} ExecRequest;
-
-static void exec_request_done(ExecRequest *q) {
-        exec_spec_done(&q->spec);
-        bus_caller_done(&q->caller);
-}
-
-static int read_exec(sd_bus_message *m, ExecRequest *q, Fault *reterr) {
-        static const BusOption options[] = {
-                { "Cwd", 's', offsetof(ExecSpec, cwd) },
-                { "User", 's', offsetof(ExecSpec, user) },
-                { "Tag", 's', offsetof(ExecSpec, tag) },
-                { "TimeoutUSec", 't', offsetof(ExecSpec, timeout_usec) },
-                { "Stdin", 'b', offsetof(ExecSpec, want_stdin) },
-                {},
-        };
-        int r;
-
-        r = sd_bus_message_read_strv(m, &q->spec.argv);
-        if (r >= 0)
-                r = bus_read_string_map(m, ENV_MAX, &q->spec.env, reterr);
-        if (r >= 0)
-                r = bus_read_options(m, options, &q->spec, &q->caller, reterr);
-        return r;
-}
-
-static void on_exec(Capsule *c, int r, uint32_t pid, const char *tag, const int fds[3], const Fault *fault,
-                    void *userdata) {
-        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = userdata;
-
-        if (r < 0)
-                bus_reply_fault(m, r, fault);
-        else
-                (void) sd_bus_reply_method_return(m, "ushhh", pid, tag, fds[0], fds[1], fds[2]);
-}
-
-static int method_exec(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-        _cleanup_(exec_request_done) ExecRequest q = {};
-        _cleanup_(fault_done) Fault fault = FAULT_NULL;
-        Capsule *c = userdata;
-        int r;
-
-        r = read_exec(m, &q, &fault);
-        if (r < 0)
-                return bus_error_from_fault(error, r, &fault);
-        r = bus_capsule_authorize(server_of(c), m, c, "exec", &q.caller, error);
-        if (r <= 0)
-                return r < 0 ? r : 1;
-
-        r = capsule_exec(c, &q.spec, on_exec, m, &fault);
-        if (r < 0)
-                return bus_error_from_fault(error, r, &fault);
-        sd_bus_message_ref(m); /* on_exec()'s */
-        return 1;
+        return bus_capsule_ping(bus_capsule_server(c), m, c->id, error);
 }
 
 static int method_open_channel(sd_bus_message *m, void *userdata, sd_bus_error *error) {
@@ -149,7 +84,7 @@ static int method_open_channel(sd_bus_message *m, void *userdata, sd_bus_error *
         r = bus_read_options(m, NULL, NULL, &caller, &fault);
         if (r < 0)
                 return bus_error_from_fault(error, r, &fault);
-        r = bus_capsule_authorize(server_of(c), m, c, "exec", &caller, error);
+        r = bus_capsule_authorize(bus_capsule_server(c), m, c, "exec", &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -174,7 +109,7 @@ static int method_open_console(sd_bus_message *m, void *userdata, sd_bus_error *
         Capsule *c = userdata;
         int r;
 
-        r = bus_capsule_authorize(server_of(c), m, c, "exec", &caller, error);
+        r = bus_capsule_authorize(bus_capsule_server(c), m, c, "exec", &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
 
@@ -195,9 +130,6 @@ static const sd_bus_vtable capsule_vtable[] = {
                                 METHOD),
         SD_BUS_METHOD_WITH_ARGS("Ping", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT, method_ping,
                                 METHOD),
-        SD_BUS_METHOD_WITH_ARGS("Exec", SD_BUS_ARGS("as", argv, "a{ss}", env, "a{sv}", opts),
-                                SD_BUS_RESULT("u", pid, "s", tag, "h", stdin, "h", stdout, "h", stderr),
-                                method_exec, METHOD),
         SD_BUS_METHOD_WITH_ARGS("OpenChannel", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("h", channel),
                                 method_open_channel, METHOD),
         SD_BUS_METHOD_WITH_ARGS("OpenConsole", SD_BUS_NO_ARGS, SD_BUS_RESULT("h", console),
@@ -273,10 +205,17 @@ static int enumerate(sd_bus *bus, const char *prefix, void *userdata, char ***re
         return 0;
 }
 
+static const sd_bus_vtable *const vtables[] = {
+        capsule_vtable,
+        bus_capsule_process_vtable,
+        bus_capsule_file_vtable,
+        NULL,
+};
+
 const BusNoun bus_noun_capsule = {
         .kind = "capsule",
         .interface = BUS_NAME ".Capsule",
-        .vtable = capsule_vtable,
+        .vtables = vtables,
         .find = find,
         .enumerate = enumerate,
 };

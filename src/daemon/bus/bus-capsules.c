@@ -28,6 +28,68 @@ int bus_capsule_authorize(BusServer *s, sd_bus_message *m, const Capsule *c, con
         return r;
 }
 
+BusServer* bus_capsule_server(const Capsule *c) {
+        return c->manager->events_userdata;
+}
+
+int bus_capsule_allow(sd_bus_message *m, Capsule *c, const char *verb, sd_bus_error *error) {
+        _cleanup_(bus_caller_done) BusCaller caller = {};
+
+        return bus_capsule_authorize(bus_capsule_server(c), m, c, verb, &caller, error);
+}
+
+int bus_capsule_wait(sd_bus_message *m, int r, const Fault *fault, sd_bus_error *error) {
+        if (r < 0)
+                return bus_error_from_fault(error, r, fault);
+        sd_bus_message_ref(m); /* the answer's */
+        return 1;
+}
+
+void bus_capsule_done(Capsule *c, int r, const Fault *fault, void *userdata) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = userdata;
+
+        if (r < 0)
+                bus_reply_fault(m, r, fault);
+        else
+                (void) sd_bus_reply_method_return(m, NULL);
+}
+
+int bus_list_new(sd_bus_message *call, const char *element, BusList **ret) {
+        _cleanup_(bus_list_freep) BusList *l = calloc(1, sizeof(BusList));
+        int r;
+
+        if (!l)
+                return -ENOMEM;
+        l->call = sd_bus_message_ref(call);
+        r = sd_bus_message_new_method_return(call, &l->reply);
+        if (r >= 0)
+                r = sd_bus_message_open_container(l->reply, 'a', element);
+        if (r < 0)
+                return r;
+        *ret = TAKE_PTR(l);
+        return 0;
+}
+
+BusList* bus_list_free(BusList *l) {
+        if (!l)
+                return NULL;
+        sd_bus_message_unref(l->reply);
+        sd_bus_message_unref(l->call);
+        free(l);
+        return NULL;
+}
+
+void bus_list_done(Capsule *c, int r, const Fault *fault, void *userdata) {
+        _cleanup_(bus_list_freep) BusList *l = userdata;
+
+        if (r >= 0)
+                r = sd_bus_message_close_container(l->reply);
+        if (r >= 0)
+                r = sd_bus_message_send(l->reply);
+        if (r < 0)
+                bus_reply_fault(l->call, r, fault);
+}
+
 /* --- create ---------------------------------------------------------------------------------- */
 
 typedef struct CreateRequest {
@@ -197,15 +259,6 @@ static int method_list(sd_bus_message *m, void *userdata, sd_bus_error *error) {
 
 /* --- destroy, ping --------------------------------------------------------------------------- */
 
-static void on_destroyed(Capsule *c, int r, const Fault *fault, void *userdata) {
-        _cleanup_(sd_bus_message_unrefp) sd_bus_message *m = userdata;
-
-        if (r < 0)
-                bus_reply_fault(m, r, fault);
-        else
-                (void) sd_bus_reply_method_return(m, NULL);
-}
-
 /* Reads the options, finds the capsule, asks. 1: go on with *ret. */
 static int begin(BusServer *s, sd_bus_message *m, const char *id, const char *verb, Capsule **ret,
                  sd_bus_error *error) {
@@ -231,12 +284,12 @@ int bus_capsule_destroy(BusServer *s, sd_bus_message *m, const char *id, sd_bus_
         if (r <= 0)
                 return r < 0 ? r : 1;
 
-        r = capsule_destroy(c, END_USER, on_destroyed, m, &fault);
+        r = capsule_destroy(c, END_USER, bus_capsule_done, m, &fault);
         if (r < 0)
                 return bus_error_from_fault(error, r, &fault);
         if (r > 0)
                 return sd_bus_reply_method_return(m, NULL);
-        sd_bus_message_ref(m); /* on_destroyed()'s */
+        sd_bus_message_ref(m); /* bus_capsule_done()'s */
         return 1;
 }
 

@@ -110,10 +110,12 @@ static int enumerate_jobs(sd_bus *bus, const char *prefix, void *userdata, char 
         return 1;
 }
 
+static const sd_bus_vtable *const vtables[] = { job_vtable, NULL };
+
 const BusNoun bus_noun_job = {
         .kind = "job",
         .interface = INTERFACE,
-        .vtable = job_vtable,
+        .vtables = vtables,
         .find = find_job,
         .enumerate = enumerate_jobs,
 };

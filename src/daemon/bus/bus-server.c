@@ -39,12 +39,13 @@ static const ManagerEvents bus_events = {
 
 static int add_noun(BusServer *s, const BusNoun *n) {
         _cleanup_free_ char *prefix = strjoin(BUS_PATH "/", n->kind);
-        int r;
+        int r = 0;
 
         if (!prefix)
                 return -ENOMEM;
 
-        r = sd_bus_add_fallback_vtable(s->bus, NULL, prefix, n->interface, n->vtable, n->find, s);
+        for (const sd_bus_vtable *const *v = n->vtables; r >= 0 && *v; v++)
+                r = sd_bus_add_fallback_vtable(s->bus, NULL, prefix, n->interface, *v, n->find, s);
         if (r >= 0)
                 r = sd_bus_add_node_enumerator(s->bus, NULL, prefix, n->enumerate, s);
         return r;

@@ -89,11 +89,11 @@ int bus_object_name(const char *path, const char *kind, char **ret);
 /* --- what the nouns' files export ------------------------------------------------------------ */
 
 typedef struct BusNoun {
-        const char *kind;                   /* "capsule": objects below BUS_PATH "/capsule" */
-        const char *interface;              /* BUS_NAME ".Capsule" */
-        const sd_bus_vtable *vtable;        /* its handlers get what find returned */
-        sd_bus_object_find_t find;          /* userdata: BusServer; returns the noun */
-        sd_bus_node_enumerator_t enumerate; /* userdata: BusServer */
+        const char *kind;                    /* "capsule": objects below BUS_PATH "/capsule" */
+        const char *interface;               /* BUS_NAME ".Capsule" */
+        const sd_bus_vtable *const *vtables; /* NULL-terminated; their handlers get what find returned */
+        sd_bus_object_find_t find;           /* userdata: BusServer; returns the noun */
+        sd_bus_node_enumerator_t enumerate;  /* userdata: BusServer */
 } BusNoun;
 
 extern const BusNoun bus_noun_capsule;

@@ -113,10 +113,12 @@ static int enumerate_templates(sd_bus *bus, const char *prefix, void *userdata, 
         return 1;
 }
 
+static const sd_bus_vtable *const vtables[] = { template_vtable, NULL };
+
 const BusNoun bus_noun_template = {
         .kind = "template",
         .interface = INTERFACE,
-        .vtable = template_vtable,
+        .vtables = vtables,
         .find = find_template,
         .enumerate = enumerate_templates,
 };

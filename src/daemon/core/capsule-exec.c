@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Calls into a running capsule: processes with plain fds, the channel, the console. Each counts as activity.
- */
+/* Calls into a running capsule: processes and terminals with plain fds, the channel, the console. */
 
 #include <fcntl.h>
 #include <string.h>
@@ -9,23 +8,24 @@
 #include "basic/fd.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
-#include "daemon/core/capsule.h"
+#include "daemon/core/capsule-request.h"
 #include "daemon/core/manager.h"
 #include "daemon/core/monitor-link.h"
 
 #define EXEC_START_TIMEOUT_USEC (30 * USEC_PER_SEC)
 
-/* One call that waits for the monitor. Pins the capsule; freed by its answer, or when the connection is
- * given up. */
-typedef struct CapsuleRequest {
-        Capsule *capsule;
-        struct CapsuleRequest *next;
-        JsonCall *call;
-        bool want_stdin;
-        ExecDone exec_done;
-        ConsoleDone console_done;
+typedef struct ExecRequest {
+        CapsuleRequest rq;
+        bool want_stdin, pty, attach;
+        ExecDone done;
         void *userdata;
-} Request;
+} ExecRequest;
+
+typedef struct ConsoleRequest {
+        CapsuleRequest rq;
+        ConsoleDone done;
+        void *userdata;
+} ConsoleRequest;
 
 void exec_spec_done(ExecSpec *s) {
         strv_free(s->argv);
@@ -34,13 +34,6 @@ void exec_spec_done(ExecSpec *s) {
         free(s->user);
         free(s->tag);
         *s = (ExecSpec) {};
-}
-
-static int check_running(const Capsule *c, Fault *reterr) {
-        if (c->state == CAPSULE_RUNNING)
-                return 0;
-        return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is %s, not running.",
-                         capsule_state_to_string(c->state));
 }
 
 static int check_strings(char *const *v, const char *what, size_t n_max, size_t entry_max, Fault *reterr) {
@@ -60,10 +53,17 @@ static int check_strings(char *const *v, const char *what, size_t n_max, size_t 
         return 0;
 }
 
+int capsule_check_terminal(uint32_t cols, uint32_t rows, Fault *reterr) {
+        if (cols > 0 && cols <= PTY_COLS_MAX && rows > 0 && rows <= PTY_ROWS_MAX)
+                return 0;
+        return fault_set(reterr, FAULT_INVALID_ARGS, "Expected 1 to %u columns and 1 to %u rows.",
+                         PTY_COLS_MAX, PTY_ROWS_MAX);
+}
+
 static int check_exec(const ExecSpec *s, Fault *reterr) {
         int r;
 
-        if (strv_length(s->argv) == 0 || isempty(s->argv[0]))
+        if (s->argv && s->argv[0] ? isempty(s->argv[0]) : !s->pty)
                 return fault_set(reterr, FAULT_INVALID_ARGS, "argv: a command is needed.");
         r = check_strings(s->argv, "argv", ARGV_MAX, ARGV_ENV_BYTES_MAX, reterr);
         if (r >= 0)
@@ -73,43 +73,14 @@ static int check_exec(const ExecSpec *s, Fault *reterr) {
         if (r >= 0 && !isempty(s->tag) && !tag_is_valid(s->tag))
                 r = fault_set(reterr, FAULT_INVALID_ARGS, "Tag: expected 1 to %u bytes of text without '/'.",
                               TAG_MAX_LEN);
+        if (r >= 0 && s->pty)
+                r = capsule_check_terminal(s->cols, s->rows, reterr);
         if (r >= 0 && s->user && (strlen(s->user) > NAME_MAX_LEN || strpbrk(s->user, ":/\n")))
                 r = fault_set(reterr, FAULT_INVALID_ARGS, "User: not a user's name.");
         return r;
 }
 
-static int request_new(Capsule *c, void *userdata, Request **ret, Fault *reterr) {
-        Request *q = malloc(sizeof(Request));
-
-        if (!q)
-                return fault_set_errno(reterr, ENOMEM, "Failed to ask the monitor");
-        *q = (Request) { .capsule = capsule_ref(c), .next = c->requests, .userdata = userdata };
-        c->requests = q;
-        *ret = q;
-        return 0;
-}
-
-static void request_free(Request *q) {
-        for (Request **i = &q->capsule->requests; *i; i = &(*i)->next)
-                if (*i == q) {
-                        *i = q->next;
-                        break;
-                }
-        json_call_free(q->call);
-        (void) capsule_unref(q->capsule);
-        free(q);
-}
-
-static void explain(Fault *fault, const Fault *told, int r) {
-        if (told && fault_is_set(told))
-                (void) fault_set(fault, told->code, "%s", told->message);
-        else if (r == -ETIMEDOUT)
-                (void) fault_set(fault, FAULT_TIMEOUT, "The capsule did not answer in time.");
-        else
-                (void) fault_set(fault, FAULT_AGENT, "The capsule ended or its monitor does not answer.");
-}
-
-/* stdin that nobody wants: a pipe whose other end is closed. */
+/* For an fd that nobody wants: a pipe whose other end is closed. */
 static int closed_pipe(void) {
         int fds[2];
 
@@ -119,56 +90,97 @@ static int closed_pipe(void) {
         return fds[1];
 }
 
-static int take_exec_answer(Request *q, json_t *result, int *fds, size_t n_fds, int ret[3],
-                            json_int_t *ret_pid, const char **ret_tag) {
-        size_t n = q->want_stdin ? 3 : 2;
+/* [stdin] stdout stderr, or a terminal's socket. */
+static int take_exec_fds(const ExecRequest *q, const ExecStarted *started, int *fds, size_t n_fds,
+                         int ret[3]) {
+        size_t first = started->pty || q->want_stdin ? 0 : 1;
 
-        *ret_pid = json_integer_value(json_object_get(result, "pid"));
-        *ret_tag = json_string_value(json_object_get(result, "tag"));
-        if (*ret_pid <= 0 || *ret_pid > UINT32_MAX || !*ret_tag || strlen(*ret_tag) > TAG_MAX_LEN ||
-            n_fds != n)
+        if (n_fds != (started->pty ? 1 : 3 - first))
                 return -EPROTO;
-
-        ret[0] = q->want_stdin ? TAKE_FD(fds[0]) : closed_pipe();
-        ret[1] = TAKE_FD(fds[n - 2]);
-        ret[2] = TAKE_FD(fds[n - 1]);
-        return ret[0] < 0 ? ret[0] : 0;
+        for (size_t i = 0; i < n_fds; i++)
+                ret[first + i] = TAKE_FD(fds[i]);
+        for (size_t i = 0; i < 3; i++)
+                if (ret[i] < 0 && (ret[i] = closed_pipe()) < 0)
+                        return ret[i];
+        return 0;
 }
 
-static void on_exec(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *told,
-                    void *userdata) {
+static int take_exec_answer(const ExecRequest *q, json_t *result, int *fds, size_t n_fds, ExecStarted *ret) {
+        json_int_t pid = json_integer_value(json_object_get(result, "pid"));
+
+        ret->tag = json_string_value(json_object_get(result, "tag"));
+        ret->pty = json_is_true(json_object_get(result, "pty"));
+        if (pid <= 0 || pid > UINT32_MAX || !ret->tag || strlen(ret->tag) > TAG_MAX_LEN ||
+            (!q->attach && ret->pty != q->pty))
+                return -EPROTO;
+        ret->pid = (uint32_t) pid;
+        return take_exec_fds(q, ret, fds, n_fds, ret->fds);
+}
+
+static void on_exec(CapsuleRequest *rq, int r, json_t *result, int *fds, size_t n_fds, const Fault *told) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
-        int taken[3] = { -EBADF, -EBADF, -EBADF };
-        const char *tag = NULL;
-        Request *q = userdata;
-        json_int_t pid = 0;
+        ExecStarted started = { .fds = { -EBADF, -EBADF, -EBADF } };
+        ExecRequest *q = (ExecRequest *) rq;
 
-        if (r >= 0)
-                r = take_exec_answer(q, result, fds, n_fds, taken, &pid, &tag);
-        if (r < 0)
-                explain(&fault, told, r);
-
-        q->exec_done(q->capsule, r, (uint32_t) pid, tag, taken, r < 0 ? &fault : NULL, q->userdata);
-        close_many(taken, ELEMENTSOF(taken));
-        request_free(q);
+        if (r >= 0 && take_exec_answer(q, result, fds, n_fds, &started) < 0) {
+                r = fault_set(&fault, FAULT_AGENT, "The monitor's answer is not valid.");
+                told = &fault;
+        }
+        q->done(rq->capsule, r, r < 0 ? NULL : &started, told, q->userdata);
+        close_many(started.fds, ELEMENTSOF(started.fds));
 }
 
 static json_t* make_exec_body(Capsule *c, const ExecSpec *s) {
-        uint64_t timeout = s->timeout_usec == 0 ? c->manager->config.exec_max_usec
-                                                : MIN(s->timeout_usec, c->manager->config.exec_max_usec);
+        uint64_t max = c->manager->config.exec_max_usec,
+                 timeout = s->timeout_usec > 0 && s->timeout_usec < max ? s->timeout_usec : max;
+        json_t *body;
 
-        return json_pack("{s:o, s:o, s:s, s:s, s:s, s:I, s:b}", "argv", json_from_strv(s->argv), "env",
+        timeout = s->pty ? 0 : MIN(timeout, (uint64_t) INT64_MAX);
+        body = json_pack("{s:o, s:o, s:s, s:s, s:s, s:I, s:b}", "argv", json_from_strv(s->argv), "env",
                          json_from_env(s->env), "cwd", strempty(s->cwd), "user", strempty(s->user), "tag",
-                         strempty(s->tag), "timeout_usec", (json_int_t) MIN(timeout, (uint64_t) INT64_MAX),
-                         "stdin", s->want_stdin);
+                         strempty(s->tag), "timeout_usec", (json_int_t) timeout, "stdin", s->want_stdin);
+        if (body && s->pty &&
+            json_object_set_new(body, "pty",
+                                json_pack("{s:i, s:i}", "cols", (int) s->cols, "rows", (int) s->rows)) < 0) {
+                json_decref(body);
+                return NULL;
+        }
+        return body;
+}
+
+/* What does not fit into a message goes along in a memfd; *ret_fd is -EBADF when it fits. */
+static int wrap_exec_body(json_t **body, int *ret_fd, Fault *reterr) {
+        _cleanup_free_ char *text = json_dumps(*body, JSON_COMPACT);
+        size_t n = text ? strlen(text) : 0;
+        json_t *wrapped;
+        int fd;
+
+        *ret_fd = -EBADF;
+        if (n > AGENT_JSON_MAX)
+                return fault_set(reterr, FAULT_TOO_LARGE,
+                                 "argv and env: expected at most %llu bytes together, as JSON.",
+                                 (unsigned long long) AGENT_JSON_MAX);
+        if (n > 0 && n <= JSON_MESSAGE_MAX / 2)
+                return 0;
+        wrapped = json_pack("{s:b}", "spec", 1);
+        fd = text && wrapped ? memfd_from("wrenn-exec", text, n) : -ENOMEM;
+        if (fd < 0) {
+                json_decref(wrapped);
+                return fault_set_errno(reterr, fd, "Failed to pass the command on");
+        }
+        json_decref(*body);
+        *body = wrapped;
+        *ret_fd = fd;
+        return 0;
 }
 
 int capsule_exec(Capsule *c, const ExecSpec *spec, ExecDone done, void *userdata, Fault *reterr) {
         _cleanup_json_ json_t *body = NULL;
-        Request *q = NULL;
+        _cleanup_close_ int fd = -EBADF;
+        ExecRequest *q;
         int r;
 
-        r = check_running(c, reterr);
+        r = capsule_use(c, reterr);
         if (r >= 0)
                 r = check_exec(spec, reterr);
         if (r < 0)
@@ -177,23 +189,33 @@ int capsule_exec(Capsule *c, const ExecSpec *spec, ExecDone done, void *userdata
         body = make_exec_body(c, spec);
         if (!body)
                 return fault_set_errno(reterr, ENOMEM, "Failed to ask the monitor");
-
-        r = request_new(c, userdata, &q, reterr);
+        r = wrap_exec_body(&body, &fd, reterr);
         if (r < 0)
                 return r;
-        q->want_stdin = spec->want_stdin;
-        q->exec_done = done;
+        q = malloc(sizeof(ExecRequest));
+        if (q)
+                *q = (ExecRequest) {
+                        .want_stdin = spec->want_stdin, .pty = spec->pty, .done = done, .userdata = userdata
+                };
+        return capsule_request_consume((CapsuleRequest *) q, c, CONTROL_VERB_EXEC, body, &fd, fd >= 0,
+                                       EXEC_START_TIMEOUT_USEC, on_exec, reterr);
+}
 
-        r = monitor_link_call(c->link, CONTROL_VERB_EXEC, body, NULL, 0, EXEC_START_TIMEOUT_USEC, on_exec, q,
-                              &q->call);
-        if (r < 0) {
-                request_free(q);
-                return fault_set(reterr, r == -E2BIG ? FAULT_TOO_LARGE : FAULT_AGENT,
-                                 "The capsule's monitor cannot be asked.");
-        }
+int capsule_attach(Capsule *c, const char *selector, ExecDone done, void *userdata, Fault *reterr) {
+        _cleanup_json_ json_t *body = json_pack("{s:s}", "selector", selector);
+        ExecRequest *q;
+        int r;
 
-        capsule_touch(c, now_usec(CLOCK_REALTIME));
-        return 0;
+        r = capsule_use(c, reterr);
+        if (r >= 0 && !tag_is_valid(selector))
+                r = fault_set(reterr, FAULT_INVALID_ARGS, "selector: expected a tag or a pid.");
+        if (r < 0)
+                return r;
+        q = malloc(sizeof(ExecRequest));
+        if (q)
+                *q = (ExecRequest) { .attach = true, .done = done, .userdata = userdata };
+        return capsule_request_consume((CapsuleRequest *) q, c, CONTROL_VERB_ATTACH, body, NULL, 0,
+                                       EXEC_START_TIMEOUT_USEC, on_exec, reterr);
 }
 
 int capsule_open_channel(Capsule *c, int *ret_fd, Fault *reterr) {
@@ -201,7 +223,7 @@ int capsule_open_channel(Capsule *c, int *ret_fd, Fault *reterr) {
         _cleanup_close_ int dir_fd = -EBADF, fd = -EBADF;
         int r;
 
-        r = check_running(c, reterr);
+        r = capsule_use(c, reterr);
         if (r < 0)
                 return r;
 
@@ -212,60 +234,32 @@ int capsule_open_channel(Capsule *c, int *ret_fd, Fault *reterr) {
         fd = unix_connect(dir_fd, "data.sock", SOCK_STREAM);
         if (fd < 0)
                 return fault_set(reterr, FAULT_AGENT, "The capsule's monitor takes no connection.");
-
-        capsule_touch(c, now_usec(CLOCK_REALTIME));
         *ret_fd = TAKE_FD(fd);
         return 0;
 }
 
-void capsule_fail_requests(Capsule *c) {
+static void on_console(CapsuleRequest *rq, int r, json_t *result, int *fds, size_t n_fds,
+                       const Fault *told) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
-        int none[3] = { -EBADF, -EBADF, -EBADF }, r;
-        Request *q = NULL;
+        ConsoleRequest *q = (ConsoleRequest *) rq;
 
-        r = fault_set(&fault, FAULT_AGENT, "The capsule ended.");
-        while ((q = c->requests)) {
-                c->requests = q->next;
-                if (q->exec_done)
-                        q->exec_done(c, r, 0, NULL, none, &fault, q->userdata);
-                else
-                        q->console_done(c, r, -EBADF, &fault, q->userdata);
-                request_free(q);
+        if (r >= 0 && n_fds != 1) {
+                r = fault_set(&fault, FAULT_AGENT, "The monitor's answer is not valid.");
+                told = &fault;
         }
-}
-
-static void on_console(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *told,
-                       void *userdata) {
-        _cleanup_(fault_done) Fault fault = FAULT_NULL;
-        Request *q = userdata;
-
-        if (r >= 0 && n_fds != 1)
-                r = -EPROTO;
-        if (r < 0)
-                explain(&fault, told, r);
-
-        q->console_done(q->capsule, r, r < 0 ? -EBADF : fds[0], r < 0 ? &fault : NULL, q->userdata);
-        request_free(q);
+        q->done(rq->capsule, r, r < 0 ? -EBADF : fds[0], told, q->userdata);
 }
 
 int capsule_open_console(Capsule *c, ConsoleDone done, void *userdata, Fault *reterr) {
-        Request *q = NULL;
-        int r;
+        _cleanup_json_ json_t *body = json_object();
+        ConsoleRequest *q;
 
         if (!c->link)
                 return fault_set(reterr, FAULT_INVALID_STATE, "The capsule is %s.",
                                  capsule_state_to_string(c->state));
-
-        r = request_new(c, userdata, &q, reterr);
-        if (r < 0)
-                return r;
-        q->console_done = done;
-
-        r = monitor_link_call(c->link, CONTROL_VERB_CONSOLE, NULL, NULL, 0, MONITOR_CALL_TIMEOUT_USEC,
-                              on_console, q, &q->call);
-        if (r < 0) {
-                request_free(q);
-                return fault_set(reterr, FAULT_AGENT, "The capsule's monitor cannot be asked.");
-        }
-        return 0;
+        q = malloc(sizeof(ConsoleRequest));
+        if (q)
+                *q = (ConsoleRequest) { .done = done, .userdata = userdata };
+        return capsule_request_consume((CapsuleRequest *) q, c, CONTROL_VERB_CONSOLE, body, NULL, 0,
+                                       MONITOR_CALL_TIMEOUT_USEC, on_console, reterr);
 }

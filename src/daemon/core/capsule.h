@@ -99,7 +99,8 @@ struct Capsule {
         bool active_told; /* LastActiveTimestamp was told less than a second ago */
         sd_event_source *active_timer;
 
-        struct CapsuleRequest *requests; /* calls that wait for the monitor */
+        struct CapsuleRequest *requests;   /* calls that wait for the monitor */
+        struct CapsuleTransfer *transfers; /* under way */
         CapsuleStart *start;
         CapsuleStop *stop;
         CapsuleWaiter *create_waiters, *stop_waiters;
@@ -148,27 +149,39 @@ Capsule* manager_find_capsule(Manager *m, const char *id, const char *team, Faul
 Capsule* manager_find_capsule_by_unit(Manager *m, const char *unit);
 
 typedef struct ExecSpec {
-        char **argv;
+        char **argv; /* of a terminal also empty: the user's login shell */
         char **env;
         char *cwd, *user, *tag; /* NULL: default */
-        uint64_t timeout_usec;  /* 0: MaxExecSec= */
+        uint64_t timeout_usec;  /* 0: MaxExecSec=; of a terminal: none */
         bool want_stdin;
+        bool pty;
+        uint32_t cols, rows;
 } ExecSpec;
 void exec_spec_done(ExecSpec *s);
 
-/* fds: stdin (one end of a closed pipe when not wanted), stdout, stderr; borrowed, duplicates are the
- * callee's. */
-typedef void (*ExecDone)(Capsule *c, int r, uint32_t pid, const char *tag, const int fds[3],
-                         const Fault *fault, void *userdata);
+/* What a caller gets of a process; the fds are borrowed, duplicates are the callee's. */
+typedef struct ExecStarted {
+        uint32_t pid;
+        const char *tag;
+        bool pty;
+        /* stdin (one end of a closed pipe when not wanted), stdout, stderr; of a terminal its socket first,
+         * then ends of closed pipes */
+        int fds[3];
+} ExecStarted;
+
+/* started: NULL with a fault. */
+typedef void (*ExecDone)(Capsule *c, int r, const ExecStarted *started, const Fault *fault, void *userdata);
 /* Starts a process in the guest. done as in style.md §7; the end of the process comes as
  * ManagerEvents.process_exited. */
 int capsule_exec(Capsule *c, const ExecSpec *spec, ExecDone done, void *userdata, Fault *reterr);
+/* The same for one that runs or ended lately, by its tag or pid: the tail kept, then what follows. */
+int capsule_attach(Capsule *c, const char *selector, ExecDone done, void *userdata, Fault *reterr);
 /* fd of an HTTP/2 connection to the agent, owned by the caller. */
 int capsule_open_channel(Capsule *c, int *ret_fd, Fault *reterr);
 typedef void (*ConsoleDone)(Capsule *c, int r, int fd, const Fault *fault, void *userdata);
 int capsule_open_console(Capsule *c, ConsoleDone done, void *userdata, Fault *reterr);
 
-/* Fails all that wait for its monitor. */
+/* Fails all that wait for its monitor, and what is being transferred. */
 void capsule_fail_requests(Capsule *c);
 
 /* Figures read from the kernel when asked; 0 when unknown. */

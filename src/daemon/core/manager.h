@@ -89,6 +89,7 @@ struct Manager {
         /* sums over living capsules */
         uint32_t n_capsules, n_running, vcpus_reserved;
         uint64_t memory_reserved;
+        unsigned n_listings; /* lists of capsules' files and processes being made */
 
         /* owned; STATEDIR, RUNDIR, CACHEDIR, PKGLIBDIR but in tests */
         char *state_dir, *run_dir, *cache_dir, *lib_dir;

@@ -7,6 +7,7 @@
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "daemon/core/capsule-transfer.h"
 #include "daemon/core/manager.h"
 #include "daemon/core/monitor-link.h"
 
@@ -55,6 +56,61 @@ static void on_ready(Capsule *c, json_t *message) {
 static void on_activity(Capsule *c, json_t *message) {
         if (c->state == CAPSULE_RUNNING)
                 capsule_touch(c, now_usec(CLOCK_REALTIME));
+}
+
+typedef struct TransferTold {
+        uint64_t id, bytes;
+        json_t *error;
+        char *code, *message;
+} TransferTold;
+
+static void transfer_told_done(TransferTold *t) {
+        json_decref(t->error);
+        free(t->code);
+        free(t->message);
+}
+
+static int parse_transfer(Capsule *c, json_t *message, TransferTold *t) {
+        static const JsonField fields[] = {
+                { "transfer", json_parse_u64, offsetof(TransferTold, id), JSON_FIELD_MANDATORY, .min = 1 },
+                { "bytes", json_parse_u64, offsetof(TransferTold, bytes) },
+                { "error", json_parse_object, offsetof(TransferTold, error) },
+                {},
+        };
+        static const JsonField error_fields[] = {
+                { "code", json_parse_string, offsetof(TransferTold, code), .max = NAME_MAX_LEN },
+                { "message", json_parse_string, offsetof(TransferTold, message), .max = FAULT_MESSAGE_MAX },
+                {},
+        };
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        int r;
+
+        r = json_dispatch(message, fields, t, &fault);
+        if (r >= 0 && t->error)
+                r = json_dispatch(t->error, error_fields, t, &fault);
+        if (r < 0)
+                log_capsule(c->id, LOG_WARNING, 0,
+                            "The monitor told of a transfer in an odd way, ignoring: %s", fault.message);
+        return r;
+}
+
+static void on_transfer(Capsule *c, json_t *message) {
+        _cleanup_(transfer_told_done) TransferTold t = {};
+
+        if (parse_transfer(c, message, &t) >= 0)
+                capsule_on_transfer(c, t.id, t.bytes);
+}
+
+static void on_transfer_ended(Capsule *c, json_t *message) {
+        _cleanup_(transfer_told_done) TransferTold t = {};
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+
+        if (parse_transfer(c, message, &t) < 0)
+                return;
+        if (t.error)
+                (void) fault_set(&fault, fault_from_wire_name(t.code), "%s",
+                                 isempty(t.message) ? "The transfer failed." : t.message);
+        capsule_on_transfer_ended(c, t.id, t.bytes, t.error ? &fault : NULL);
 }
 
 typedef struct Exited {
@@ -164,6 +220,8 @@ static const struct {
         { CONTROL_EVENT_READY, on_ready },
         { CONTROL_EVENT_ACTIVITY, on_activity },
         { CONTROL_EVENT_PROCESS_EXITED, on_process_exited },
+        { CONTROL_EVENT_TRANSFER, on_transfer },
+        { CONTROL_EVENT_TRANSFER_ENDED, on_transfer_ended },
         { CONTROL_EVENT_AGENT_LOST, on_agent_lost },
         { CONTROL_EVENT_EXITED, on_exited },
 };
@@ -194,10 +252,15 @@ static void on_request(JsonStream *s, uint64_t id, const char *verb, json_t *mes
  * sweep. */
 static void on_closed(JsonStream *s, int error, void *userdata) {
         MonitorLink *l = userdata;
+        _cleanup_(capsule_unrefp) Capsule *c = capsule_ref(l->capsule);
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
 
         if (error < 0 && error != -ECONNRESET)
                 log_capsule(l->capsule->id, LOG_WARNING, error, "The connection to the monitor broke: %m");
         l->stream = json_stream_free(l->stream);
+
+        (void) fault_set(&fault, FAULT_AGENT, "The capsule's monitor does not answer.");
+        capsule_fail_transfers(c, &fault);
 }
 
 static const JsonStreamHandlers handlers = { .on_request = on_request,
