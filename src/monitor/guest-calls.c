@@ -138,7 +138,7 @@ static int start_process(GuestCalls *g, json_t *message, int *fds, size_t n_fds,
                          Fault *reterr) {
         _cleanup_(guest_process_spec_done) GuestProcessSpec spec = {};
         _cleanup_json_ json_t *body = NULL;
-        ProcessCall *p;
+        ProcessCall *p = NULL;
         int r;
 
         r = read_spec(message, fds, n_fds, &body, reterr);
@@ -167,7 +167,7 @@ void guest_calls_exec(GuestCalls *g, json_t *message, int *fds, size_t n_fds, Co
 
 static int attach_process(GuestCalls *g, json_t *message, ControlReply *reply, Fault *reterr) {
         const char *selector = json_string_value(json_object_get(message, "selector"));
-        ProcessCall *p;
+        ProcessCall *p = NULL;
         int r;
 
         if (!selector || !tag_is_valid(selector))
@@ -264,7 +264,7 @@ static int free_transfer(GuestCalls *g, TransferCall **ret, Fault *reterr) {
 static int start_request(GuestCalls *g, json_t *message, int *fds, size_t n_fds, ControlReply *reply,
                          Fault *reterr) {
         _cleanup_(transfer_spec_done) TransferSpec spec = {};
-        TransferCall *t;
+        TransferCall *t = NULL;
         int r;
 
         r = transfer_spec_parse(message, &spec, reterr);

@@ -33,7 +33,8 @@ struct GuestProcess {
         AgentError error;
         uint32_t pid;
         char *tag;
-        bool started; /* on_started ran */
+        bool started;    /* on_started ran */
+        bool body_ended; /* we send no more */
         bool exit_seen;
         bool left;     /* nobody reads what we are attached to */
         bool closed;   /* the stream is gone */
@@ -102,6 +103,7 @@ static void on_input_end(FdFeed *f, int r, void *userdata) {
         frame_header(header, FRAME_STDIN_EOF, 0);
         (void) h2_stream_write(g->rq.stream, header, sizeof(header));
         (void) h2_stream_end(g->rq.stream);
+        g->body_ended = true;
 }
 
 /* The spec first, then what is typed. */
@@ -116,8 +118,10 @@ static void send_input(GuestProcess *g) {
                         return;
                 h2_ring_get(&g->spec, buffer, n);
                 (void) h2_stream_write(g->rq.stream, buffer, n);
-                if (g->spec.n == 0 && g->input.fd < 0 && !g->pty)
+                if (g->spec.n == 0 && g->input.fd < 0 && !g->pty) {
                         (void) h2_stream_end(g->rq.stream);
+                        g->body_ended = true;
+                }
         }
         fd_feed_wake(&g->input);
 }
@@ -301,13 +305,26 @@ static void process_on_data(AgentRequest *rq, const void *data, size_t n) {
                 (void) h2_stream_reset(rq->stream, H2_INTERNAL_ERROR);
 }
 
+/* The agent has said all: so have we. */
+static void end_body(GuestProcess *g) {
+        fd_feed_close(&g->input);
+        if (g->body_ended)
+                return;
+        if (h2_stream_room(g->rq.stream) == H2_QUEUE_BYTES_MAX)
+                (void) h2_stream_end(g->rq.stream);
+        else /* what is queued would have to be taken first */
+                (void) h2_stream_reset(g->rq.stream, H2_NO_ERROR);
+}
+
 static void process_on_end(AgentRequest *rq) {
         GuestProcess *g = PROCESS(rq);
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         int r;
 
-        if (g->started || h2_stream_status(rq->stream) == 200)
+        if (g->started || h2_stream_status(rq->stream) == 200) {
+                end_body(g);
                 return;
+        }
         r = agent_error_fault(&g->error, "The agent refused to start the process.", &fault);
         tell_not_started(g, r, &fault);
 }

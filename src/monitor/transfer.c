@@ -117,6 +117,22 @@ static bool answer_is_good(const Transfer *t) {
         return status >= 200 && status < 300;
 }
 
+/* A socket that is closed with something unread in it resets its peer, who would not see the text. */
+static void report(Transfer *t) {
+        uint8_t buffer[4096];
+
+        if (t->report_fd < 0)
+                return;
+        if (t->result < 0) {
+                (void) shutdown(t->report_fd, SHUT_RD);
+                while (recv(t->report_fd, buffer, sizeof(buffer), MSG_DONTWAIT) > 0)
+                        ;
+                (void) send(t->report_fd, t->fault.message, strlen(t->fault.message),
+                            MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+        t->report_fd = close_fd(t->report_fd);
+}
+
 static int on_done(sd_event_source *source, void *userdata) {
         Transfer *t = userdata;
 
@@ -124,10 +140,7 @@ static int on_done(sd_event_source *source, void *userdata) {
                 return 0;
         fd_feed_close(&t->feed);
         fd_sink_close(&t->sink);
-        if (t->report_fd >= 0 && t->result < 0)
-                (void) send(t->report_fd, t->fault.message, strlen(t->fault.message),
-                            MSG_DONTWAIT | MSG_NOSIGNAL);
-        t->report_fd = close_fd(t->report_fd);
+        report(t);
         t->tell_timer = event_source_free(t->tell_timer);
         t->timeout = event_source_free(t->timeout);
         if (t->started)
@@ -313,7 +326,8 @@ static int open_fds(Transfer *t, const TransferSpec *spec, int *fds) {
                 r = fd_feed_open(&t->feed, t->event, fds[i], /* framed= */ false, &t->rq, on_feed_end, t);
                 if (r < 0)
                         return r;
-                (void) TAKE_FD(fds[i++]);
+                (void) TAKE_FD(fds[i]);
+                i++;
         }
         if (spec->answer) {
                 r = fd_sink_open(&t->sink, t->event, fds[i], &t->rq, on_sink, t);

@@ -279,7 +279,7 @@ static int dispatch_message(JsonStream *s, json_t *message, LineFds *fds) {
                         return dispatch_request(s, message, verb, fds);
         }
 
-        if (result || json_is_object(error))
+        if (!event && (result || json_is_object(error))) /* an event may tell of an error, too */
                 return dispatch_answer(s, message, result, error, fds);
         if (!event)
                 return -EPROTO;

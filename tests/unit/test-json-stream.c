@@ -187,6 +187,7 @@ TEST(what_is_received) {
                 { JSON_DIALECT_CONTROL, "{\"id\":3,\"verb\":\"kill\"}\n", 1, 0, 0, 1, "kill" },
                 { JSON_DIALECT_CONTROL, "{\"event\":\"ready\"}\n{\"event\":\"exited\"}\n", 0, 2, 0, 1,
                   "exited" },
+                { JSON_DIALECT_CONTROL, "{\"event\":\"failed\",\"error\":{}}\n", 0, 1, 0, 1, "failed" },
                 { JSON_DIALECT_CONTROL, "{\"id\":99,\"ok\":{}}\n", 0, 0, 0, 1, "" },
                 { JSON_DIALECT_CONTROL, "{\"id\":1,\"ok\":{}}\n{\"id\":1,\"ok\":{}}\n", 0, 0, 1, 1, "" },
                 { JSON_DIALECT_CONTROL, "{\"id\":1,\"error\":{}}\n", 0, 0, 1, 1, "" },

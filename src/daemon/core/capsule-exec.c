@@ -81,13 +81,13 @@ static int check_exec(const ExecSpec *s, Fault *reterr) {
 }
 
 /* For an fd that nobody wants: a pipe whose other end is closed. */
-static int closed_pipe(void) {
+static int closed_pipe(bool read_end) {
         int fds[2];
 
         if (pipe2(fds, O_CLOEXEC) < 0)
                 return -errno;
-        close_fd(fds[0]);
-        return fds[1];
+        close_fd(fds[read_end]);
+        return fds[!read_end];
 }
 
 /* [stdin] stdout stderr, or a terminal's socket. */
@@ -100,7 +100,7 @@ static int take_exec_fds(const ExecRequest *q, const ExecStarted *started, int *
         for (size_t i = 0; i < n_fds; i++)
                 ret[first + i] = TAKE_FD(fds[i]);
         for (size_t i = 0; i < 3; i++)
-                if (ret[i] < 0 && (ret[i] = closed_pipe()) < 0)
+                if (ret[i] < 0 && (ret[i] = closed_pipe(/* read_end= */ i > 0)) < 0)
                         return ret[i];
         return 0;
 }
