@@ -126,6 +126,18 @@ static int on_dump(const char *text, size_t n, void *userdata) {
         return add_text(userdata, text, n);
 }
 
+/* {"error":…}: the agent's last line when there are too many entries. */
+static bool is_too_large(const char *line, size_t n) {
+        json_t *root = json_loadb(line, n, JSON_REJECT_DUPLICATES, NULL);
+        const char *code = "";
+        bool is;
+
+        is = root && json_unpack(root, "{s:{s:s}}", "error", "code", &code) >= 0 &&
+             fault_from_wire_name(code) == FAULT_TOO_LARGE;
+        json_decref(root);
+        return is;
+}
+
 static int add_line(FileList *l, const char *line, size_t n) {
         static const char begin[] = "{\"entries\":[";
         json_t *entry;
@@ -134,6 +146,8 @@ static int add_line(FileList *l, const char *line, size_t n) {
         if (l->n_entries >= FILE_ENTRIES_MAX)
                 return -E2BIG;
         r = file_entry_parse(line, n, &entry);
+        if (r == -EBADMSG && is_too_large(line, n))
+                return -E2BIG;
         if (r < 0)
                 return r;
 

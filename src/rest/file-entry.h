@@ -25,7 +25,8 @@ typedef struct FileList {
 } FileList;
 
 void file_list_done(FileList *l);
-/* Appends to l->text. -EBADMSG: something else than entries; -E2BIG: more than FILE_ENTRIES_MAX; -ENOMEM. */
+/* Appends to l->text. -EBADMSG: something else than entries; -E2BIG: more than FILE_ENTRIES_MAX, or the
+ * agent says so; -ENOMEM. */
 int file_list_feed(FileList *l, const char *data, size_t n);
 /* All lines have come. -EBADMSG, -ENOMEM. */
 int file_list_finish(FileList *l);

@@ -337,7 +337,9 @@ int rest_files_rename(RestRequest *q, Fault *reterr) {
 }
 
 int rest_files_list(RestRequest *q, Fault *reterr) {
-        static const JsonField fields[] = { { "depth", json_parse_u32, 0, .max = FILE_DEPTH_MAX }, {} };
+        static const JsonField fields[] = {
+                { "depth", json_parse_u32, 0, .limit = &limit_table[LIMIT_FILE_DEPTH] }, {}
+        };
         _cleanup_free_ char *path = NULL;
         _cleanup_json_ json_t *body = NULL;
         uint32_t depth = 0;

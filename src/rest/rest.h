@@ -171,10 +171,10 @@ int rest_files_write(RestRequest *q, Fault *reterr);
 int rest_files_stream_write(RestRequest *q, Fault *reterr);
 int rest_files_tar_write(RestRequest *q, Fault *reterr);
 
-/* stream.c: what rest.c and the gate use of direct routes. */
+/* direct.c: what rest.c and the gate use of direct routes. */
 extern const GateService rest_service;
 
-/* rest.c, for stream.c */
+/* rest.c, for direct.c */
 /* 0 or -ENOMEM */
 int rest_request_add_body(RestRequest *q, const char *data, size_t n);
 /* Runs the handler, now or once it is known what became of the capsule. */

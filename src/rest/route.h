@@ -25,7 +25,7 @@ typedef struct RestRoute {
         /* Instead of handler: a WebSocket, whose upgrade is answered already. q lives as long as w. What
          * goes wrong is told in-band. */
         void (*websocket)(RestRequest *q, WsConn *w);
-        bool direct; /* served without libmicrohttpd: its answer may be streamed (stream.c) */
+        bool direct; /* served without libmicrohttpd: its answer may be streamed (direct.c) */
         bool upload; /* direct, and the handler runs at the head: it takes the body itself */
 } RestRoute;
 

@@ -12,6 +12,8 @@
         "\"size\":5,\"mode\":420,\"permissions\":\"-rw-r--r--\",\"owner\":\"root\",\"group\":\"0\",\"modified_at\":-1"
 #define ENTRY "{\"name\":\"x\",\"path\":\"/x\",\"type\":\"file\"," REST "}"
 
+#define TOO_LARGE ENTRY "\n{\"error\":{\"code\":\"too-large\",\"message\":\"x\"}}\n"
+
 TEST(entries) {
         static const struct {
                 const char *text, *out; /* NULL: it is refused */
@@ -125,6 +127,7 @@ TEST(lists_cut_anywhere) {
         expect_list(ENTRY, NULL);
         expect_list(ENTRY "\n{}\n", NULL);
         expect_list("\n", NULL);
+        expect_list(ENTRY "\n{\"error\":{\"code\":\"agent\",\"message\":\"x\"}}\n", NULL);
 }
 
 TEST(lists_are_bounded) {
@@ -136,6 +139,8 @@ TEST(lists_are_bounded) {
                 file_list_clear_text(&l);
         }
         ASSERT_EQ(file_list_feed(&l, ENTRY "\n", strlen(ENTRY "\n")), -E2BIG);
+        file_list_done(&l);
+        ASSERT_EQ(file_list_feed(&l, TOO_LARGE, strlen(TOO_LARGE)), -E2BIG);
         file_list_done(&l);
 
         ASSERT_NOT_NULL(blanks);
