@@ -11,36 +11,21 @@ import json
 import os
 import random
 import re
-import resource
 import socket
 import struct
 import subprocess
 import sys
 import threading
 import time
-import traceback
 
 import h11
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "lib"))
-from restd import KEY, OTHER_KEY, Client, Restd  # noqa: E402
+from restd import KEY, OTHER_KEY, Client, Restd, create, equal, expect, run_tests, test  # noqa: E402
 
-TESTS = []
 HEAD = "Host: localhost\r\n"
 KEYED = HEAD + "X-API-Key: " + KEY + "\r\n"
 NO_SUCH = "cl-0000000000000000000000000"
-
-
-def test(**options):
-    def register(f):
-        TESTS.append((f, options))
-        return f
-    return register
-
-
-def equal(is_, expected, what=""):
-    if is_ != expected:
-        raise AssertionError("%s: is %r, expected %r" % (what, is_, expected))
 
 
 def status_of(answer):
@@ -54,20 +39,6 @@ def status_of(answer):
         assert error["code"] and error["message"], error
         assert b"application/json" in head
     return status
-
-
-def create(r, key=KEY, **body):
-    status, _, capsule = r.request("POST", "/v1/capsules", body, key=key)
-    equal(status, 201, capsule)
-    return capsule["id"]
-
-
-def expect(answer, status, code=None):
-    equal(answer[0], status, answer[2])
-    if code:
-        equal(answer[2]["error"]["code"], code)
-        assert answer[2]["error"]["message"]
-    return answer[2]
 
 
 # Capsules
@@ -986,39 +957,7 @@ def main():
     if sys.argv[1:] == ["--from-one-address"]:
         from_one_address()
         return 0
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY and hard < 16384 else 16384, hard))
-    chosen = [(f, o) for f, o in TESTS if not sys.argv[1:] or f.__name__ in sys.argv[1:]]
-    print("1..%d" % len(chosen), flush=True)
-    failed = 0
-    shared = None
-    for n, (function, options) in enumerate(chosen, 1):
-        name = function.__name__.replace("_", " ")
-        try:
-            if options:
-                with Restd(**options) as r:
-                    function(r)
-            else:
-                if shared is None:
-                    shared = Restd(arguments=["--host=extra.example"]).__enter__()
-                function(shared)
-                assert shared.restd.poll() is None, "wrenn-restd ended"
-            print("ok %d - %s" % (n, name), flush=True)
-        except Exception:  # every failure is a TAP line
-            failed += 1
-            print("not ok %d - %s" % (n, name))
-            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
-            if shared and shared.restd.poll() is not None:
-                shared.__exit__()
-                shared = None
-    if shared:
-        try:
-            if shared.stop() != 0:
-                failed += 1
-                print("# wrenn-restd ended with %r" % shared.restd.returncode)
-        finally:
-            shared.__exit__()
-    return 1 if failed else 0
+    return run_tests(arguments=["--host=extra.example"])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Runs wrenn-restd on a private bus with tests/fake/fake-wrennd, for integration tests and benchmarks."""
+"""Runs wrenn-restd on a private bus with tests/fake/fake-wrennd, for benchmarks and for integration tests of its bytes:
+
+    @test()                     # registers one; options are Restd's, for a server of its own
+    def a_name(r): …
+
+    sys.exit(run_tests())       # those of argv or all, as TAP
+"""
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
+import traceback
 
 import dbus
 
@@ -214,6 +223,8 @@ class Client:
             if status != 100:
                 break
         headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines[1:])}
+        if headers.get("transfer-encoding") == "chunked":
+            return status, headers, self.decode(headers, self.receive_chunks())
         n = 0 if head_only else int(headers.get("content-length", 0))
         parts, have = [self.buffer], len(self.buffer)
         while have < n:
@@ -224,10 +235,99 @@ class Client:
             have += len(part)
         data = b"".join(parts)
         body, self.buffer = data[:n], data[n:]
-        if headers.get("content-type") == "application/json" and body:
-            body = json.loads(body)
-        return status, headers, body
+        return status, headers, self.decode(headers, body)
+
+    @staticmethod
+    def decode(headers, body):
+        return json.loads(body) if headers.get("content-type") == "application/json" and body else body
+
+    def take(self, n):
+        while len(self.buffer) < n:
+            self.fill()
+        data, self.buffer = self.buffer[:n], self.buffer[n:]
+        return data
+
+    def receive_chunks(self):
+        """The whole of a chunked body; ConnectionResetError when it breaks off."""
+        parts = []
+        while True:
+            while b"\r\n" not in self.buffer:
+                self.fill()
+            size, self.buffer = self.buffer.split(b"\r\n", 1)
+            part = self.take(int(size, 16) + 2)
+            assert part.endswith(b"\r\n"), part[-10:]
+            if len(part) == 2:
+                return b"".join(parts)
+            parts.append(part[:-2])
 
     def request(self, method, path, body=None, headers=()):
         self.send(method, path, body, headers)
         return self.receive(head_only=method == "HEAD")
+
+
+_tests = []
+
+
+def test(**options):
+    def register(f):
+        _tests.append((f, options))
+        return f
+    return register
+
+
+def equal(is_, expected, what=""):
+    if is_ != expected:
+        raise AssertionError("%s: is %r, expected %r" % (what, is_, expected))
+
+
+def create(r, key=KEY, **body):
+    """The id of a new capsule."""
+    status, _, capsule = r.request("POST", "/v1/capsules", body, key=key)
+    equal(status, 201, capsule)
+    return capsule["id"]
+
+
+def expect(answer, status, code=None):
+    """The body of an answer with this status and code."""
+    equal(answer[0], status, answer[2])
+    if code:
+        equal(answer[2]["error"]["code"], code)
+        assert answer[2]["error"]["message"]
+    return answer[2]
+
+
+def run_tests(**shared_options):
+    """Runs the registered tests, those named by the arguments or all, most on one server with these options. The exit status."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY and hard < 16384 else 16384, hard))
+    chosen = [(f, o) for f, o in _tests if not sys.argv[1:] or f.__name__ in sys.argv[1:]]
+    print("1..%d" % len(chosen), flush=True)
+    failed = 0
+    shared = None
+    for n, (function, options) in enumerate(chosen, 1):
+        name = function.__name__.replace("_", " ")
+        try:
+            if options:
+                with Restd(**options) as r:
+                    function(r)
+            else:
+                if shared is None:
+                    shared = Restd(**shared_options).__enter__()
+                function(shared)
+                assert shared.restd.poll() is None, "wrenn-restd ended"
+            print("ok %d - %s" % (n, name), flush=True)
+        except Exception:  # every failure is a TAP line
+            failed += 1
+            print("not ok %d - %s" % (n, name))
+            print("# " + traceback.format_exc().replace("\n", "\n# "), flush=True)
+            if shared and shared.restd.poll() is not None:
+                shared.__exit__()
+                shared = None
+    if shared:
+        try:
+            if shared.stop() != 0:
+                failed += 1
+                print("# wrenn-restd ended with %r" % shared.restd.returncode)
+        finally:
+            shared.__exit__()
+    return 1 if failed else 0
