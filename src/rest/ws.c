@@ -9,29 +9,16 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 #include "basic/fd.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
+#include "rest/ws-output.h"
 #include "rest/ws.h"
 #include "shared/event.h"
 
-#define READ_BYTES  (64 * KIB)
-#define FRAMES_SENT 64U /* by one system call */
-#define TOO_MUCH    "All connections together hold too much that is not read."
-
-typedef struct Frame {
-        struct Frame *next;
-        size_t n, at; /* of the data; done with */
-        bool text;
-        uint8_t data[];
-} Frame;
-
-typedef struct Queue {
-        Frame *first, *last;
-        size_t n_frames, n_bytes; /* with what keeps them */
-} Queue;
+#define READ_BYTES (64 * KIB)
+#define TOO_MUCH   "All connections together hold too much that is not read."
 
 typedef enum Phase {
         PHASE_OPEN,
@@ -63,9 +50,8 @@ struct WsConn {
 
         uint8_t *rest; /* input that was read but not looked at */
         size_t n_rest;
-        Queue held;          /* messages */
-        Queue control, data; /* frames to send; control frames overtake */
-        Frame *current;      /* partly sent */
+        WsQueue held; /* messages */
+        WsOutput output;
 
         uint64_t close_deadline, stall_deadline; /* CLOCK_BOOTTIME, USEC_INFINITY: none */
         uint64_t heard_usec;
@@ -82,38 +68,6 @@ static uint64_t ws_now(const WsConn *w) {
         return usec;
 }
 
-/* Queues. */
-
-static void queue_push(Queue *q, Frame *f) {
-        f->next = NULL;
-        if (q->last)
-                q->last->next = f;
-        else
-                q->first = f;
-        q->last = f;
-        q->n_frames++;
-        q->n_bytes += sizeof(Frame) + f->n;
-}
-
-static Frame* queue_pop(Queue *q) {
-        Frame *f = q->first;
-
-        if (!f)
-                return NULL;
-        q->first = f->next;
-        if (!q->first)
-                q->last = NULL;
-        f->next = NULL;
-        q->n_frames--;
-        q->n_bytes -= sizeof(Frame) + f->n;
-        return f;
-}
-
-static void queue_clear(Queue *q) {
-        for (Frame *f; (f = queue_pop(q));)
-                free(f);
-}
-
 /* Memory. */
 
 static void input_drop(WsConn *w) {
@@ -124,8 +78,7 @@ static void input_drop(WsConn *w) {
 }
 
 static void ws_account(WsConn *w) {
-        size_t n = w->n_rest + w->held.n_bytes + w->control.n_bytes + w->data.n_bytes +
-                   (w->current ? w->current->n : 0) + ws_codec_n_buffered(w->codec);
+        size_t n = w->n_rest + ws_codec_n_buffered(w->codec) + w->held.n_bytes + ws_output_held(&w->output);
 
         if (!w->config.buffered)
                 return;
@@ -176,10 +129,8 @@ static WsConn* ws_free(WsConn *w) {
         if (w->codec)
                 input_drop(w);
         ws_codec_free(w->codec);
-        queue_clear(&w->held);
-        queue_clear(&w->control);
-        queue_clear(&w->data);
-        free(w->current);
+        ws_queue_clear(&w->held);
+        ws_output_done(&w->output);
         if (w->config.buffered)
                 *w->config.buffered -= w->n_counted;
         sd_event_unref(w->event);
@@ -208,29 +159,13 @@ void ws_abort(WsConn *w) {
 
 /* Out. */
 
-static bool ws_has_output(const WsConn *w) {
-        return w->current || w->control.first || w->data.first;
-}
-
-static size_t ws_n_out(const WsConn *w) {
-        return w->data.n_bytes + (w->current ? w->current->n - w->current->at : 0);
-}
-
-static int ws_queue(WsConn *w, Queue *q, WsOpcode opcode, const void *data, size_t n) {
-        /* a pong may be written over another */
-        Frame *f = malloc(sizeof(Frame) + WS_HEADER_MAX + (q == &w->control ? WS_CONTROL_MAX : n));
-
-        if (!f)
-                return -ENOMEM;
-        *f = (Frame) {};
-        f->n = ws_codec_write(w->codec, opcode, data, n, f->data);
-        if (!ws_has_output(w)) {
+static int ws_queue(WsConn *w, WsOpcode opcode, const void *data, size_t n) {
+        if (ws_output_is_empty(&w->output)) {
                 w->stall_deadline = ws_now(w) + w->config.write_stall_usec;
                 w->n_taken = 0;
         }
-        queue_push(q, f);
         ws_ask_turn(w);
-        return 0;
+        return ws_output_add(&w->output, w->codec, opcode, data, n);
 }
 
 int ws_send(WsConn *w, bool text, const void *data, size_t n) {
@@ -238,13 +173,13 @@ int ws_send(WsConn *w, bool text, const void *data, size_t n) {
 
         if (w->phase != PHASE_OPEN || w->close_queued)
                 return -ESHUTDOWN;
-        if (ws_n_out(w) + n > 2 * WS_QUEUE_BYTES_MAX)
+        if (ws_output_unsent(&w->output) >= 2 * WS_QUEUE_BYTES_MAX)
                 return -ENOBUFS;
 
-        r = ws_queue(w, &w->data, text ? WS_TEXT : WS_BINARY, data, n);
+        r = ws_queue(w, text ? WS_TEXT : WS_BINARY, data, n);
         if (r < 0)
                 return r;
-        if (ws_n_out(w) > WS_QUEUE_BYTES_MAX / 2)
+        if (ws_output_unsent(&w->output) > WS_QUEUE_BYTES_MAX / 2)
                 w->was_full = true;
         ws_account(w);
         return 0;
@@ -253,7 +188,7 @@ int ws_send(WsConn *w, bool text, const void *data, size_t n) {
 size_t ws_room(const WsConn *w) {
         if (w->phase != PHASE_OPEN || w->close_queued)
                 return 0;
-        return WS_QUEUE_BYTES_MAX - MIN(ws_n_out(w), (size_t) WS_QUEUE_BYTES_MAX);
+        return WS_QUEUE_BYTES_MAX - MIN(ws_output_unsent(&w->output), (size_t) WS_QUEUE_BYTES_MAX);
 }
 
 /* The Close goes behind all messages. */
@@ -265,7 +200,7 @@ static void ws_queue_close(WsConn *w, unsigned code, const void *reason, size_t 
         w->close_queued = true;
         if (n > 0)
                 memcpy(payload + 2, reason, n);
-        if (ws_queue(w, &w->data, WS_CLOSE, payload, code == WS_CODE_NONE ? 0 : 2 + n) < 0)
+        if (ws_queue(w, WS_CLOSE, payload, code == WS_CODE_NONE ? 0 : 2 + n) < 0)
                 w->peer_gone = true; /* no memory: it ends without one */
 }
 
@@ -284,7 +219,7 @@ void ws_close(WsConn *w, unsigned code, const char *reason) {
 /* Nothing more is read or delivered; what is queued goes out, within some seconds. */
 static void ws_end(WsConn *w, unsigned code) {
         input_drop(w);
-        queue_clear(&w->held);
+        ws_queue_clear(&w->held);
         w->phase = PHASE_ENDING;
         w->close_deadline = ws_now(w) + w->config.close_usec;
         ws_tell_closed(w, code);
@@ -295,66 +230,18 @@ static void ws_fail(WsConn *w, unsigned code, const void *reason, size_t n) {
         ws_end(w, WS_CODE_ABNORMAL);
 }
 
-/* A pong for each ping; for the last one only, when the peer takes none (RFC 6455 §5.5.3). */
-static int ws_answer_ping(WsConn *w, const void *data, size_t n) {
-        Frame *last = w->control.last;
-
-        if (w->close_queued)
-                return 0;
-        if (w->control.n_frames < WS_PONGS_MAX)
-                return ws_queue(w, &w->control, WS_PONG, data, n);
-
-        w->control.n_bytes -= last->n;
-        last->n = ws_codec_write(w->codec, WS_PONG, data, n, last->data);
-        w->control.n_bytes += last->n;
-        return 0;
-}
-
-/* Forgets n sent bytes, in the order in which ws_flush() sent them. */
-static void ws_sent(WsConn *w, size_t n) {
-        w->n_taken += n;
-        while (n > 0) {
-                Frame *f = w->current ?: queue_pop(w->control.first ? &w->control : &w->data);
-                size_t k = MIN(n, f->n - f->at);
-
-                f->at += k;
-                n -= k;
-                w->current = f->at < f->n ? f : NULL;
-                if (!w->current)
-                        free(f);
-        }
-}
-
-static size_t ws_gather(const WsConn *w, struct iovec iov[static FRAMES_SENT]) {
-        const Frame *chains[] = { w->current, w->control.first, w->data.first };
-        size_t n = 0;
-
-        for (size_t i = 0; i < ELEMENTSOF(chains); i++)
-                for (const Frame *f = chains[i]; f && n < FRAMES_SENT; f = f->next)
-                        iov[n++] = (struct iovec) { (void *) (f->data + f->at), f->n - f->at };
-        return n;
-}
-
 static void ws_flush(WsConn *w) {
-        while (w->phase != PHASE_OVER && ws_has_output(w)) {
-                struct iovec iov[FRAMES_SENT];
-                struct msghdr m = { .msg_iov = iov, .msg_iovlen = ws_gather(w, iov) };
-                ssize_t k = sendmsg(w->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t k = ws_output_flush(&w->output, w->fd);
 
-                if (k < 0 && errno == EINTR)
-                        continue;
-                if (k < 0 && errno == EAGAIN)
-                        break;
-                if (k < 0) {
-                        ws_over(w);
-                        return;
-                }
-                ws_sent(w, (size_t) k);
+        if (k < 0) {
+                ws_over(w);
+                return;
         }
-
-        if (!ws_has_output(w))
+        w->n_taken += (size_t) k;
+        if (ws_output_is_empty(&w->output))
                 w->stall_deadline = USEC_INFINITY;
-        if (w->was_full && ws_n_out(w) <= WS_QUEUE_BYTES_MAX / 2 && w->phase == PHASE_OPEN) {
+        if (w->was_full && ws_output_unsent(&w->output) <= WS_QUEUE_BYTES_MAX / 2 &&
+            w->phase == PHASE_OPEN) {
                 w->was_full = false;
                 if (w->handlers && w->handlers->on_writable)
                         w->handlers->on_writable(w, w->userdata);
@@ -374,17 +261,17 @@ static bool ws_is_full(const WsConn *w) {
 
 static void ws_deliver(WsConn *w) {
         while (!w->hold && w->phase == PHASE_OPEN && w->held.first) {
-                _cleanup_free_ Frame *f = queue_pop(&w->held);
+                _cleanup_free_ WsFrame *f = ws_queue_pop(&w->held);
 
                 if (w->handlers)
                         w->handlers->on_message(w, f->text, f->data, f->n, w->userdata);
         }
         if (w->phase != PHASE_OPEN)
-                queue_clear(&w->held);
+                ws_queue_clear(&w->held);
 }
 
 static int ws_take_message(WsConn *w, const WsEvent *e) {
-        Frame *f;
+        WsFrame *f;
 
         if (w->phase != PHASE_OPEN || !w->handlers)
                 return 0;
@@ -393,12 +280,12 @@ static int ws_take_message(WsConn *w, const WsEvent *e) {
                 return 0;
         }
 
-        f = malloc(sizeof(Frame) + e->n);
+        f = malloc(sizeof(WsFrame) + e->n);
         if (!f)
                 return -ENOMEM;
-        *f = (Frame) { .n = e->n, .text = e->opcode == WS_TEXT };
+        *f = (WsFrame) { .n = e->n, .text = e->opcode == WS_TEXT };
         memcpy(f->data, e->data, e->n);
-        queue_push(&w->held, f);
+        ws_queue_push(&w->held, f);
         return 0;
 }
 
@@ -408,12 +295,11 @@ static int ws_take_event(WsConn *w, const WsEvent *e) {
         case WS_BINARY:
                 return ws_take_message(w, e);
         case WS_PING:
-                return ws_answer_ping(w, e->data, e->n);
+                return w->close_queued ? 0 : ws_queue(w, WS_PONG, e->data, e->n);
         case WS_CLOSE:
                 w->peer_closed = true;
                 w->peer_code = e->code;
                 w->close_deadline = MIN(w->close_deadline, ws_now(w) + w->config.close_usec);
-                ws_queue_close(w, e->code, e->data, e->n);
                 return 0;
         default:
                 return 0;
@@ -478,14 +364,17 @@ static void ws_read(WsConn *w) {
 static void ws_settle(WsConn *w) {
         if (w->overdrawn && w->phase == PHASE_OPEN)
                 ws_fail(w, WS_CODE_TRY_LATER, TOO_MUCH, strlen(TOO_MUCH));
-        if (w->peer_closed && w->phase <= PHASE_CLOSING && !w->held.first)
+        if (w->peer_closed && w->phase <= PHASE_CLOSING && !w->held.first) {
+                ws_queue_close(w, w->peer_code, NULL, 0);
                 ws_end(w, w->peer_code);
+        }
         if (w->peer_gone && w->phase != PHASE_OVER && !(w->peer_closed && w->held.first))
                 ws_over(w);
 
-        if (w->phase == PHASE_CLOSING && !ws_has_output(w) && w->close_deadline == USEC_INFINITY)
+        if (w->phase == PHASE_CLOSING && ws_output_is_empty(&w->output) &&
+            w->close_deadline == USEC_INFINITY)
                 w->close_deadline = ws_now(w) + w->config.close_usec;
-        if (w->phase == PHASE_ENDING && !ws_has_output(w)) {
+        if (w->phase == PHASE_ENDING && ws_output_is_empty(&w->output)) {
                 w->phase = PHASE_LINGER;
                 w->close_deadline = ws_now(w) + HTTP_LINGER_USEC;
                 (void) shutdown(w->fd, SHUT_WR);
@@ -506,7 +395,7 @@ static uint64_t ws_ping_deadline(const WsConn *w) {
 
 /* The events and the time that matter now. */
 static void ws_watch(WsConn *w) {
-        uint32_t events = ws_has_output(w) ? EPOLLOUT : 0;
+        uint32_t events = !ws_output_is_empty(&w->output) ? EPOLLOUT : 0;
         uint64_t deadline;
 
         if (ws_wants_input(w))
@@ -588,14 +477,14 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata) {
         ws_pin(w);
         w->armed_usec = USEC_INFINITY;
         if (w->close_deadline <= now) {
-                if (ws_has_output(w))
+                if (!ws_output_is_empty(&w->output))
                         ws_reset(w);
                 else
                         ws_over(w);
         } else if (w->stall_deadline <= now && !ws_output_goes_on(w, now)) {
                 ws_reset(w);
         } else if (ws_ping_deadline(w) <= now) {
-                if (++w->n_pings > WS_PINGS_MISSED_MAX || ws_queue(w, &w->control, WS_PING, NULL, 0) < 0)
+                if (++w->n_pings > WS_PINGS_MISSED_MAX || ws_queue(w, WS_PING, NULL, 0) < 0)
                         ws_reset(w);
         }
         ws_turn(w);
@@ -614,15 +503,12 @@ void ws_set_handlers(WsConn *w, const WsHandlers *handlers, void *userdata) {
         w->userdata = userdata;
 }
 
-/* The answer is the first frame that goes out, so to speak. */
 static int ws_begin(WsConn *w, const char *answer, const void *input, size_t n_input) {
-        size_t n = strlen(answer);
+        int r;
 
-        w->current = malloc(sizeof(Frame) + n);
-        if (!w->current)
-                return -ENOMEM;
-        *w->current = (Frame) { .n = n };
-        memcpy(w->current->data, answer, n);
+        r = ws_output_begin(&w->output, answer);
+        if (r < 0)
+                return r;
         w->stall_deadline = w->heard_usec + w->config.write_stall_usec;
 
         if (n_input > 0) {

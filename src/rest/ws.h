@@ -44,8 +44,8 @@ void ws_abort(WsConn *w);
 
 /*
  * Queues one message (copied, one frame). text: data is valid UTF-8. Never refused below twice
- * WS_QUEUE_BYTES_MAX: stop producing while ws_room() is 0. -ENOBUFS beyond, -ESHUTDOWN behind a Close of
- * either side, -ENOMEM.
+ * WS_QUEUE_BYTES_MAX: stop producing while ws_room() is 0. -ENOBUFS when so much is queued, -ESHUTDOWN
+ * behind a Close, -ENOMEM.
  */
 int ws_send(WsConn *w, bool text, const void *data, size_t n);
 size_t ws_room(const WsConn *w);
