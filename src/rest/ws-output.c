@@ -50,6 +50,8 @@ int ws_output_begin(WsOutput *o, const char *text) {
         size_t n = strlen(text);
 
         assert(!o->current);
+        if (n == 0)
+                return 0;
         o->current = malloc(sizeof(WsFrame) + n);
         if (!o->current)
                 return -ENOMEM;
