@@ -344,7 +344,7 @@ static void conn_take(GateConn *c) {
 }
 
 static void conn_hand_over(GateConn *c, const char *data, size_t n) {
-        _cleanup_free_ char *in = TAKE_PTR(c->in);
+        char *in = TAKE_PTR(c->in); /* data may be in it */
         Gate *g = c->gate;
 
         c->n_in = 0;
@@ -352,6 +352,7 @@ static void conn_hand_over(GateConn *c, const char *data, size_t n) {
         conn_close_relay(c);
         gate_conn_set_deadline(c, USEC_INFINITY);
         g->handlers->on_taken(c, TAKE_FD(c->fd), data, n, g->userdata);
+        free(in);
         if (g->draining && c->phase == CONN_TAKEN)
                 g->handlers->on_end(c, /* now= */ false, g->userdata);
 }

@@ -283,7 +283,8 @@ TEST(held_messages) {
         ws_hold(rig.w, false);
         rig.echo = true; /* and may be answered */
         rig_turn(&rig);
-        expect(&rig, BYTES("\x81\x01" "c\x88\x00"));
+        expect(&rig, BYTES("\x81\x01"
+                           "c\x88\x00"));
         ASSERT_STREQ(rig.text, "abc");
         ASSERT_EQ(rig.closed, 1005);
         rig_close(&rig, 1005);
