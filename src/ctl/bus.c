@@ -119,6 +119,21 @@ int ctl_send(Ctl *ctl, sd_bus_message *m, const char *what, sd_bus_message **ret
         return 0;
 }
 
+int bus_append_map(sd_bus_message *m, char *const *assignments) {
+        int r;
+
+        r = sd_bus_message_open_container(m, 'a', "{ss}");
+        STRV_FOREACH(a, assignments) {
+                const char *equals = strchr(*a, '=');
+                _cleanup_free_ char *key = strndup(*a, (size_t) (equals - *a));
+
+                if (r < 0)
+                        return r;
+                r = key ? sd_bus_message_append(m, "{ss}", key, equals + 1) : -ENOMEM;
+        }
+        return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
 static int basic_to_json(sd_bus_message *m, char type, json_t **ret) {
         union {
                 uint8_t u8;

@@ -170,7 +170,8 @@ int verb_status(Ctl *ctl, char **arguments) {
         return worst;
 }
 
-static int append_map(sd_bus_message *m, const char *name, char *const *entries) {
+/* An option that is a map; none when it is empty. */
+static int append_map_option(sd_bus_message *m, const char *name, char *const *entries) {
         int r;
 
         if (!entries)
@@ -181,16 +182,8 @@ static int append_map(sd_bus_message *m, const char *name, char *const *entries)
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'v', "a{ss}");
         if (r >= 0)
-                r = sd_bus_message_open_container(m, 'a', "{ss}");
-        STRV_FOREACH(e, entries) {
-                const char *equals = strchr(*e, '=');
-                _cleanup_free_ char *key = strndup(*e, (size_t) (equals - *e));
-
-                if (r < 0)
-                        return r;
-                r = key ? sd_bus_message_append(m, "{ss}", key, equals + 1) : -ENOMEM;
-        }
-        for (unsigned i = 0; i < 3 && r >= 0; i++)
+                r = bus_append_map(m, entries);
+        for (unsigned i = 0; i < 2 && r >= 0; i++)
                 r = sd_bus_message_close_container(m);
         return r;
 }
@@ -212,9 +205,9 @@ static int append_create_options(sd_bus_message *m, const CtlOptions *o) {
         if (r >= 0 && o->no_wait)
                 r = sd_bus_message_append(m, "{sv}", "NoWait", "b", true);
         if (r >= 0)
-                r = append_map(m, "Labels", o->labels);
+                r = append_map_option(m, "Labels", o->labels);
         if (r >= 0)
-                r = append_map(m, "Env", o->env);
+                r = append_map_option(m, "Env", o->env);
         if (r >= 0)
                 r = sd_bus_message_close_container(m);
         return r;

@@ -65,6 +65,8 @@ int ctl_method(Ctl *ctl, const char *path, const char *interface, const char *me
 int ctl_send(Ctl *ctl, sd_bus_message *m, const char *what, sd_bus_message **ret);
 /* Exit status for a failed call; prints the reason. */
 int ctl_failed(const sd_bus_error *error, int r, const char *what);
+/* "NAME=VALUE" strings as a{ss}. */
+int bus_append_map(sd_bus_message *m, char *const *assignments);
 /* One complete value to JSON: dictionaries with string keys become objects, structs and arrays arrays, 64
  * bit numbers integers. */
 int bus_value_to_json(sd_bus_message *m, json_t **ret);

@@ -181,17 +181,7 @@ static int append_exec(sd_bus_message *m, const CtlOptions *o, char *const *comm
 
         r = sd_bus_message_append_strv(m, (char **) command);
         if (r >= 0)
-                r = sd_bus_message_open_container(m, 'a', "{ss}");
-        STRV_FOREACH(e, o->env) {
-                const char *equals = strchr(*e, '=');
-                _cleanup_free_ char *key = strndup(*e, (size_t) (equals - *e));
-
-                if (r < 0)
-                        return r;
-                r = key ? sd_bus_message_append(m, "{ss}", key, equals + 1) : -ENOMEM;
-        }
-        if (r >= 0)
-                r = sd_bus_message_close_container(m);
+                r = bus_append_map(m, o->env);
         if (r >= 0)
                 r = sd_bus_message_open_container(m, 'a', "{sv}");
         if (r >= 0)
