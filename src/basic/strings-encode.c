@@ -241,7 +241,7 @@ static char* escape_byte(char *p, unsigned char c) {
         return p;
 }
 
-char* escape_for_display(const char *s, size_t n) {
+static char* escape(const char *s, size_t n, const char *kept) {
         const unsigned char *u = (const unsigned char *) s;
         char *text, *p;
 
@@ -257,6 +257,8 @@ char* escape_for_display(const char *s, size_t n) {
                 bool plain = k > 0 && u[i] >= ' ' && u[i] != 0x7f && u[i] != '\\' &&
                              !utf8_is_deceptive(u + i, k);
 
+                plain = plain || (u[i] != 0 && strchr(kept, u[i]));
+
                 for (k = MAX(k, 1); k > 0; k--, i++)
                         if (plain)
                                 *p++ = s[i];
@@ -266,6 +268,14 @@ char* escape_for_display(const char *s, size_t n) {
 
         *p = 0;
         return text;
+}
+
+char* escape_for_display(const char *s, size_t n) {
+        return escape(s, n, "");
+}
+
+char* escape_text_for_display(const char *s, size_t n) {
+        return escape(s, n, "\n\t\\");
 }
 
 void id_format(const char *prefix, const uint8_t bytes[static 16], char ret[static 64]) {

@@ -91,6 +91,8 @@ int base64_decode(const char *s, size_t n, void **ret, size_t *ret_n);
 char* percent_encode(const void *data, size_t n);
 /* C-escapes control characters, invalid UTF-8 and bidi overrides for display; NULL on out of memory. */
 char* escape_for_display(const char *s, size_t n);
+/* The same for text of many lines: line breaks, tabs and backslashes stay. */
+char* escape_text_for_display(const char *s, size_t n);
 
 /* "cl-" + 25 base-36 digits of a big-endian 128-bit number (api.md §1.5); prefix without the dash, e.g.
  * "cl". */

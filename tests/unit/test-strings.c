@@ -434,6 +434,13 @@ TEST(display) {
         }
 }
 
+TEST(text_for_display) {
+        static const char text[] = "a\\b\tc\n\033[2Jd\r\x7f\xc2\x9b\xff\0e";
+        _cleanup_free_ char *shown = escape_text_for_display(text, sizeof(text) - 1);
+
+        ASSERT_STREQ(shown, "a\\b\tc\n\\x1b[2Jd\\r\\x7f\\xc2\\x9b\\xff\\x00e");
+}
+
 TEST(ids) {
         static const struct {
                 const char *s;
