@@ -74,8 +74,7 @@ void ctl_done(Ctl *ctl) {
                 (void) waitpid(ctl->agent_pid, NULL, 0);
                 ctl->agent_pid = 0;
         }
-        ctl->options.labels = strv_free(ctl->options.labels);
-        ctl->options.env = strv_free(ctl->options.env);
+        options_done(&ctl->options);
 }
 
 int ctl_method(Ctl *ctl, const char *path, const char *interface, const char *member, sd_bus_message **ret) {
@@ -336,6 +335,14 @@ int ctl_capsule_path(Ctl *ctl, const char *id, char **ret) {
                 return log_error_errno(r, "Failed to read the answer: %m");
         r = free_and_strdup(ret, path);
         return r < 0 ? log_error_errno(r, "Failed to find the capsule: %m") : 0;
+}
+
+int ctl_capsule_method(Ctl *ctl, const char *id, const char *member, sd_bus_message **ret) {
+        _cleanup_free_ char *path = NULL;
+        int r;
+
+        r = ctl_capsule_path(ctl, id, &path);
+        return r != 0 ? r : ctl_method(ctl, path, CAPSULE_INTERFACE, member, ret);
 }
 
 const char* property_string(json_t *o, const char *name) {

@@ -12,6 +12,7 @@
 
 #include "basic/fault.h"
 #include "basic/macro.h"
+#include "ctl/options.h"
 
 #define MANAGER_INTERFACE  BUS_NAME ".Manager"
 #define CAPSULE_INTERFACE  BUS_NAME ".Capsule"
@@ -29,21 +30,6 @@ enum {
         EXIT_COMMAND_TIMEOUT = 124,
         EXIT_DAEMON = 125,
 };
-
-typedef enum OutputMode {
-        OUTPUT_TABLE,
-        OUTPUT_JSON_SHORT,
-        OUTPUT_JSON_PRETTY,
-} OutputMode;
-
-/* What the command line said; strings point into argv, vectors are owned. */
-typedef struct CtlOptions {
-        OutputMode output;
-        bool all, quiet, legend, ask_password, force, no_wait, interactive_stdin;
-        const char *host, *team, *default_template, *user, *cwd;
-        uint64_t vcpus, memory_bytes, disk_bytes, timeout_usec; /* 0: the daemon's default */
-        char **labels, **env;
-} CtlOptions;
 
 typedef struct Ctl {
         sd_bus *bus; /* connected on first use by ctl_bus() */
@@ -75,6 +61,8 @@ int ctl_properties(Ctl *ctl, const char *path, const char *interface, json_t **r
 /* Objects with that interface: array of property objects with the member "Path". Exit status as ctl_send().
  */
 int ctl_objects(Ctl *ctl, const char *interface, json_t **ret);
+/* A method of that capsule's object. Exit status as ctl_send(). */
+int ctl_capsule_method(Ctl *ctl, const char *id, const char *member, sd_bus_message **ret);
 /* The object path of a capsule. Exit status as ctl_send(); EXIT_UNKNOWN for an unknown one. */
 int ctl_capsule_path(Ctl *ctl, const char *id, char **ret);
 
@@ -117,6 +105,15 @@ int verb_destroy(Ctl *ctl, char **arguments);
 int verb_ping(Ctl *ctl, char **arguments);
 int verb_run(Ctl *ctl, char **arguments);
 int verb_exec(Ctl *ctl, char **arguments);
+int verb_shell(Ctl *ctl, char **arguments);
+int verb_attach(Ctl *ctl, char **arguments);
+int verb_ps(Ctl *ctl, char **arguments);
+int verb_signal(Ctl *ctl, char **arguments);
+int verb_logs(Ctl *ctl, char **arguments);
+int verb_ls(Ctl *ctl, char **arguments);
+int verb_cat(Ctl *ctl, char **arguments);
+int verb_copy_to(Ctl *ctl, char **arguments);
+int verb_copy_from(Ctl *ctl, char **arguments);
 int verb_build_template(Ctl *ctl, char **arguments);
 int verb_import_template(Ctl *ctl, char **arguments);
 int verb_list_templates(Ctl *ctl, char **arguments);

@@ -169,7 +169,10 @@ int table_print(const CtlOptions *options, json_t *rows, const Column *columns, 
         for (i = 0; i < n_rows; i++)
                 line_print(cells + i * n, widths, columns, n);
         if (options->legend)
-                printf("%s%zu %s%s listed.\n", n_rows > 0 ? "\n" : "", n_rows, noun, n_rows == 1 ? "" : "s");
+                printf("%s%zu %s%s listed.\n", n_rows > 0 ? "\n" : "", n_rows, noun,
+                       n_rows == 1           ? ""
+                       : endswith(noun, "s") ? "es"
+                                             : "s");
         return 0;
 }
 
