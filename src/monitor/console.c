@@ -212,6 +212,7 @@ int console_open_reader(Console *c, int *ret_fd) {
 
         if (pipe2(fds, O_CLOEXEC | O_NONBLOCK) < 0)
                 return -errno;
+        (void) fcntl(fds[1], F_SETPIPE_SZ, (int) CONSOLE_RING_BYTES);
         k = fd_nonblock(fds[0], false);
         if (k >= 0)
                 k = event_io(c->event, &r->source, fds[1], EPOLLOUT, PRIORITY_CLIENT, on_reader, r,
@@ -222,6 +223,7 @@ int console_open_reader(Console *c, int *ret_fd) {
         }
         r->fd = fds[1];
         r->position = c->start;
+        reader_pump(r);
         *ret_fd = fds[0];
         return 0;
 }

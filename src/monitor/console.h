@@ -26,8 +26,8 @@ int console_attach(Console *c, int fd);
 /* What is left in the guest's pipe; the guest is gone. */
 void console_drain(Console *c);
 
-/* A pipe's read end that gets the text kept so far and all that follows, as fast as it is read; what it is
- * too slow for it misses. -EMFILE at CONSOLE_READERS_MAX. */
+/* A pipe's read end that holds the text kept so far and gets all that follows, as fast as it is read; what
+ * it is too slow for it misses. -EMFILE at CONSOLE_READERS_MAX. */
 int console_open_reader(Console *c, int *ret_fd);
 
 uint64_t console_dropped_bytes(const Console *c);
