@@ -143,6 +143,10 @@ int rest_capsule_ping(RestRequest *q, Fault *reterr);
 void rest_creates_notify(RestServer *s, const char *id, CapsuleView *view);
 void rest_creates_free(RestServer *s);
 
+/* openapi.c */
+int rest_openapi_get(RestRequest *q, Fault *reterr);
+int rest_docs_get(RestRequest *q, Fault *reterr);
+
 /* exec.c */
 int rest_capsule_exec(RestRequest *q, Fault *reterr);
 

@@ -8,6 +8,8 @@
 const RestRoute rest_routes[] = {
         { HTTP_METHOD_GET, "/health", rest_health_get, HTTP_BODY_MAX, .open = true },
         { HTTP_METHOD_GET, "/v1/health", rest_health_get, HTTP_BODY_MAX, .open = true },
+        { HTTP_METHOD_GET, "/openapi.yaml", rest_openapi_get, HTTP_BODY_MAX, .open = true },
+        { HTTP_METHOD_GET, "/docs", rest_docs_get, HTTP_BODY_MAX, .open = true },
         { HTTP_METHOD_POST, "/v1/capsules", rest_capsules_create, HTTP_BODY_MAX },
         { HTTP_METHOD_GET, "/v1/capsules", rest_capsules_list, HTTP_BODY_MAX },
         { HTTP_METHOD_GET, "/v1/capsules/{}", rest_capsule_get, HTTP_BODY_MAX, .capsule = true },
