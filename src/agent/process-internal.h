@@ -31,7 +31,7 @@ struct Process {
         size_t n_input; /* sum of the readers' */
         bool stdin_eof;
         Ring ring;
-        LoopTimer timeout_timer, grace_timer;
+        LoopTimer timeout_timer, grace_timer, stall_timer;
         ProcessReader *readers; /* in the order of their turns to write to stdin */
 };
 
@@ -63,6 +63,8 @@ bool process_io_at_end(const Process *p);     /* both outputs */
 void process_io_pump(Process *p);             /* reads what there is and what the readers have room for */
 void process_sink_free(ProcessSink *s);       /* unlinks it, too */
 void process_write_tail(Process *p, ProcessReader *reader);
+/* After the number of readers or what they wait for has changed. */
+void process_watch_stall(Process *p);
 
 /* process-input.c */
 int process_input_open(Process *p, int *ret_child_fd);

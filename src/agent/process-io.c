@@ -9,6 +9,7 @@
 
 #include "agent/process-internal.h"
 #include "basic/fd.h"
+#include "basic/limits.h"
 
 #define PUMP_BYTES_MAX (4 * PROCESS_READ_MAX) /* of one pipe in one turn, so that others get theirs */
 
@@ -31,6 +32,48 @@ static size_t readers_room(const Process *p) {
         return room;
 }
 
+static bool process_is_paused(const Process *p) {
+        return p->output[0].paused || p->output[1].paused;
+}
+
+/* It has yet to become writable again. */
+static bool reader_is_behind(const ProcessReader *reader) {
+        return h2_stream_room(reader->stream) < H2_QUEUE_BYTES_MAX / 2;
+}
+
+static void readers_note_room(Process *p) {
+        for (ProcessReader *reader = p->readers; reader; reader = reader->next)
+                reader->stall_room = h2_stream_room(reader->stream);
+}
+
+/* Drops who took nothing since the last look, if that helps anybody. */
+static void on_stall(void *userdata) {
+        Process *p = userdata;
+        bool helps = false;
+
+        for (ProcessReader *reader = p->readers; reader; reader = reader->next)
+                helps = helps || !reader_is_behind(reader);
+
+        for (ProcessReader *reader = p->readers; helps && reader; reader = reader->next)
+                if (reader_is_behind(reader) && h2_stream_room(reader->stream) <= reader->stall_room)
+                        (void) h2_stream_reset(reader->stream, H2_ENHANCE_YOUR_CALM);
+
+        process_watch_stall(p);
+}
+
+void process_watch_stall(Process *p) {
+        if (!process_is_paused(p) || !p->readers || !p->readers->next) {
+                loop_timer_stop(&p->stall_timer);
+                return;
+        }
+
+        if (p->stall_timer.loop)
+                return;
+
+        readers_note_room(p);
+        loop_timer_start(p->table->loop, &p->stall_timer, READER_STALL_USEC, on_stall, p);
+}
+
 static void pipe_close(ProcessPipe *pipe) {
         if (pipe->type == FRAME_PTY) { /* the input has a copy */
                 pipe->source = loop_source_free(pipe->source);
@@ -48,6 +91,7 @@ static void pipe_pause(ProcessPipe *pipe, bool pause) {
         pipe->paused = pause;
         if (pipe->source)
                 (void) loop_source_set_events(pipe->source, pause ? 0 : EPOLLIN);
+        process_watch_stall(pipe->process);
 }
 
 static void pipe_deliver(ProcessPipe *pipe, const void *data, size_t n) {

@@ -65,6 +65,7 @@ static void table_unlink(Process *p) {
 static void process_free(Process *p, bool linked) {
         loop_timer_stop(&p->timeout_timer);
         loop_timer_stop(&p->grace_timer);
+        loop_timer_stop(&p->stall_timer);
         process_io_close(p, /* sink= */ false);
         while (p->readers) {
                 ProcessReader *reader = p->readers;
@@ -174,6 +175,7 @@ static void process_finish(Process *p) {
         p->table->n_ended++;
         loop_timer_stop(&p->timeout_timer);
         loop_timer_stop(&p->grace_timer);
+        loop_timer_stop(&p->stall_timer);
         process_io_close(p, /* sink= */ true);
         process_deliver_exit(p);
 }
@@ -293,6 +295,8 @@ void process_attach(Process *p, ProcessReader *reader, bool tail) {
                 process_write_tail(p, reader);
         if (p->finished)
                 process_deliver_exit(p);
+        else
+                process_watch_stall(p);
 }
 
 void process_detach(ProcessReader *reader) {

@@ -36,6 +36,8 @@
 #define SIGNAL_MAX            64U        /* SIGRTMAX */
 #define PROCESS_RING_BYTES    (64 * KIB) /* tail kept for a late reader */
 #define PROCESS_ENDED_MAX     64U        /* ended processes whose tail and exit code are kept */
+/* a reader that takes nothing for so long, while others of the same process wait for it, is dropped */
+#define READER_STALL_USEC (30 * USEC_PER_SEC)
 
 /* control.sock, QMP, data.sock */
 #define JSON_MESSAGE_MAX    (64 * KIB)  /* one line of control.sock */
