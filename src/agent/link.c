@@ -15,6 +15,9 @@
 
 #define LINK_READ_BYTES (32 * KIB)
 #define LINK_READS_MAX  8U /* reads in one turn, so that processes get their turn */
+/* Edge-triggered: a port without a peer reports a hang-up for as long as that lasts. EPOLLOUT only while
+ * there is something to write, lest every write wakes us once more. */
+#define LINK_EVENTS (EPOLLIN | EPOLLET)
 
 /* The client connection preface, RFC 9113 §3.4. */
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -200,16 +203,20 @@ void link_flush(Link *l) {
                 ssize_t n;
 
                 link_collect(l);
-                if (l->n_out == 0 && !l->ready_due)
+                if (l->n_out == 0 && !l->ready_due) {
+                        (void) loop_source_set_events(l->source, LINK_EVENTS);
                         return;
+                }
                 if (l->n_out == 0)
                         continue;
 
                 n = write(l->fd, l->out, l->n_out);
                 if (n < 0 && errno == EINTR)
                         continue;
-                if (n <= 0) /* full, or nobody there: the port tells when that changes */
+                if (n <= 0) { /* full, or nobody there: the port tells when that changes */
+                        (void) loop_source_set_events(l->source, LINK_EVENTS | EPOLLOUT);
                         return;
+                }
                 l->out += n;
                 l->n_out -= (size_t) n;
         }
@@ -235,8 +242,7 @@ int link_new(Agent *agent, int fd, Link **ret) {
         l->n_preface = l->n_out = 0;
         l->ready_due = true;
 
-        /* Edge-triggered: a port without a peer reports a hang-up for as long as that lasts. */
-        r = loop_add(agent->loop, fd, EPOLLIN | EPOLLOUT | EPOLLET, on_port, l, &l->source);
+        r = loop_add(agent->loop, fd, LINK_EVENTS, on_port, l, &l->source);
         if (r < 0)
                 return r;
 

@@ -27,10 +27,17 @@ struct Loop {
         LoopSource *again;
         LoopHandler prepare;
         void *prepare_userdata;
+        uint64_t tick_usec; /* of the clock */
 };
+
+/* Coarse: read without a system call whatever the clock source is. */
+static uint64_t loop_now(void) {
+        return now_usec(CLOCK_MONOTONIC_COARSE);
+}
 
 int loop_new(Loop **ret) {
         _cleanup_(loop_freep) Loop *l = NULL;
+        struct timespec tick = {};
 
         l = malloc(sizeof(Loop));
         if (!l)
@@ -39,6 +46,9 @@ int loop_new(Loop **ret) {
         *l = (Loop) { .epoll_fd = epoll_create1(EPOLL_CLOEXEC) };
         if (l->epoll_fd < 0)
                 return -errno;
+
+        (void) clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
+        l->tick_usec = (uint64_t) tick.tv_nsec / 1000 + 1;
 
         *ret = TAKE_PTR(l);
         return 0;
@@ -129,7 +139,7 @@ void loop_source_again(LoopSource *s) {
 }
 
 void loop_timer_start(Loop *l, LoopTimer *t, uint64_t delay_usec, LoopHandler handler, void *userdata) {
-        uint64_t now = now_usec(CLOCK_MONOTONIC);
+        uint64_t now = loop_now() + l->tick_usec; /* never early */
 
         loop_timer_stop(t);
         *t = (LoopTimer) {
@@ -184,7 +194,7 @@ static int loop_timeout(Loop *l) {
         if (!t)
                 return -1;
 
-        now = now_usec(CLOCK_MONOTONIC);
+        now = loop_now();
         if (t->deadline_usec <= now)
                 return 0;
 
@@ -198,7 +208,7 @@ static void loop_run_timers(Loop *l) {
         if (!l->timers)
                 return;
 
-        now = now_usec(CLOCK_MONOTONIC);
+        now = loop_now();
         for (;;) {
                 LoopTimer *t = loop_first_timer(l);
                 LoopHandler handler;

@@ -2,9 +2,9 @@
 #pragma once
 
 /*
- * The agent's event loop: epoll, timers on CLOCK_MONOTONIC, and one function that runs before every wait.
- * The agent is static and links no libsystemd. Sources may be freed from within any handler; no handler of a
- * freed source runs.
+ * The agent's event loop: epoll, timers on CLOCK_MONOTONIC in steps of the kernel's tick, and one function
+ * that runs before every wait. The agent is static and links no libsystemd. Sources may be freed from within
+ * any handler; no handler of a freed source runs.
  */
 
 #include <sys/epoll.h>

@@ -16,6 +16,7 @@
 #include "basic/strings.h"
 
 #define OOM_SCORE_ADJ     "100" /* of processes of the API (api.md §6.2) */
+#define SIGNALS_READ      8     /* each is pending once only */
 #define INITRD_DELAY_USEC (500 * USEC_PER_MSEC)
 
 typedef struct Main {
@@ -37,11 +38,13 @@ static void on_prepare(void *userdata) {
 }
 
 static void on_signal(uint32_t events, void *userdata) {
-        struct signalfd_siginfo info;
+        struct signalfd_siginfo info[SIGNALS_READ];
         Main *m = userdata;
+        ssize_t n;
 
-        while (read(m->signal_fd, &info, sizeof(info)) == sizeof(info))
-                if (info.ssi_signo == SIGCHLD)
+        n = read(m->signal_fd, info, sizeof(info));
+        for (size_t i = 0; n > 0 && i < (size_t) n / sizeof(info[0]); i++)
+                if (info[i].ssi_signo == SIGCHLD)
                         process_table_reap(m->agent.processes);
                 else
                         m->agent.poweroff = true; /* what root in the guest says to an init */
@@ -53,6 +56,16 @@ static void on_initrd(void *userdata) {
         boot_drop_initrd(&m->boot);
 }
 
+/* Children inherit what is ignored, but not what is blocked: this way none has to set anything right. */
+static void ignore_no_signals(void) {
+        for (int sig = 1; sig < SIGRTMIN; sig++) {
+                struct sigaction have;
+
+                if (sigaction(sig, NULL, &have) >= 0 && have.sa_handler == SIG_IGN)
+                        (void) signal(sig, SIG_DFL);
+        }
+}
+
 static int main_init(Main *m, int port_fd, bool detached) {
         static const int signals[] = { SIGCHLD, SIGTERM, SIGINT, SIGPWR, SIGUSR1, SIGUSR2 };
         sigset_t mask;
@@ -61,14 +74,15 @@ static int main_init(Main *m, int port_fd, bool detached) {
         /* For our children, who inherit it: none has to open a file for that. The kernel never chooses
          * PID 1. */
         (void) write_file_at(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE_ADJ, strlen(OOM_SCORE_ADJ));
-        (void) signal(SIGPIPE, SIG_IGN);
+        ignore_no_signals();
         (void) sigemptyset(&mask);
         for (size_t i = 0; i < ELEMENTSOF(signals); i++)
                 (void) sigaddset(&mask, signals[i]);
-        (void) sigprocmask(SIG_BLOCK, &mask, NULL);
         m->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
         if (m->signal_fd < 0)
                 return -errno;
+        (void) sigaddset(&mask, SIGPIPE);
+        (void) sigprocmask(SIG_BLOCK, &mask, NULL);
 
         r = identity_init(&m->agent.identity, detached);
         if (r < 0)

@@ -91,7 +91,7 @@ static void on_stdin(uint32_t events, void *userdata) {
                 reader_consume_input(reader, done);
                 if (done < n)
                         return;
-                process_reader_requeue(reader);
+                reader_requeue(reader);
         }
 
         input_is_empty(p);

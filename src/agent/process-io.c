@@ -13,67 +13,6 @@
 
 #define PUMP_BYTES_MAX (4 * PROCESS_READ_MAX) /* of one pipe in one turn, so that others get theirs */
 
-/* Writes all or nothing is the caller's business: it has asked h2_stream_room(). */
-static void reader_write(ProcessReader *reader, const void *data, size_t n) {
-        if (h2_stream_write(reader->stream, data, n) < (ssize_t) n)
-                (void) h2_stream_reset(reader->stream, H2_INTERNAL_ERROR);
-}
-
-/* Payload bytes that every reader has room for. */
-static size_t readers_room(const Process *p) {
-        size_t room = PROCESS_READ_MAX;
-
-        for (ProcessReader *reader = p->readers; reader; reader = reader->next) {
-                size_t have = h2_stream_room(reader->stream);
-
-                room = MIN(room, have > FRAME_HEADER_LEN ? have - FRAME_HEADER_LEN : 0);
-        }
-
-        return room;
-}
-
-static bool process_is_paused(const Process *p) {
-        return p->output[0].paused || p->output[1].paused;
-}
-
-/* It has yet to become writable again. */
-static bool reader_is_behind(const ProcessReader *reader) {
-        return h2_stream_room(reader->stream) < H2_QUEUE_BYTES_MAX / 2;
-}
-
-static void readers_note_room(Process *p) {
-        for (ProcessReader *reader = p->readers; reader; reader = reader->next)
-                reader->stall_room = h2_stream_room(reader->stream);
-}
-
-/* Drops who took nothing since the last look, if that helps anybody. */
-static void on_stall(void *userdata) {
-        Process *p = userdata;
-        bool helps = false;
-
-        for (ProcessReader *reader = p->readers; reader; reader = reader->next)
-                helps = helps || !reader_is_behind(reader);
-
-        for (ProcessReader *reader = p->readers; helps && reader; reader = reader->next)
-                if (reader_is_behind(reader) && h2_stream_room(reader->stream) <= reader->stall_room)
-                        (void) h2_stream_reset(reader->stream, H2_ENHANCE_YOUR_CALM);
-
-        process_watch_stall(p);
-}
-
-void process_watch_stall(Process *p) {
-        if (!process_is_paused(p) || !p->readers || !p->readers->next) {
-                loop_timer_stop(&p->stall_timer);
-                return;
-        }
-
-        if (p->stall_timer.loop)
-                return;
-
-        readers_note_room(p);
-        loop_timer_start(p->table->loop, &p->stall_timer, READER_STALL_USEC, on_stall, p);
-}
-
 static void pipe_close(ProcessPipe *pipe) {
         if (pipe->type == FRAME_PTY) { /* the input has a copy */
                 pipe->source = loop_source_free(pipe->source);
@@ -91,21 +30,13 @@ static void pipe_pause(ProcessPipe *pipe, bool pause) {
         pipe->paused = pause;
         if (pipe->source)
                 (void) loop_source_set_events(pipe->source, pause ? 0 : EPOLLIN);
-        process_watch_stall(pipe->process);
+        readers_watch_stall(pipe->process);
 }
 
 static void pipe_deliver(ProcessPipe *pipe, const void *data, size_t n) {
-        Process *p = pipe->process;
-        uint8_t header[FRAME_HEADER_LEN];
-
         /* Without memory for the ring only the tail for late readers is lost. */
-        (void) ring_append(&p->ring, pipe->type, data, n);
-
-        frame_header(header, pipe->type, (uint32_t) n);
-        for (ProcessReader *reader = p->readers; reader; reader = reader->next) {
-                reader_write(reader, header, sizeof(header));
-                reader_write(reader, data, n);
-        }
+        (void) ring_append(&pipe->process->ring, pipe->type, data, n);
+        readers_write(pipe->process, pipe->type, data, n);
 }
 
 /* True when something came, data or the end. */
@@ -143,14 +74,28 @@ static bool pipe_pump(ProcessPipe *pipe) {
         return came;
 }
 
-void process_io_pump(Process *p) {
+static bool io_read(Process *p) {
         bool came = false;
 
         for (size_t i = 0; i < ELEMENTSOF(p->output); i++)
                 came = pipe_pump(&p->output[i]) || came;
 
-        if (came)
+        return came;
+}
+
+void process_io_pump(Process *p) {
+        if (io_read(p))
                 process_output_came(p);
+}
+
+static void io_close_child_ends(Process *p) {
+        for (size_t i = 0; i < ELEMENTSOF(p->output); i++)
+                p->output[i].child_fd = close_fd(p->output[i].child_fd);
+}
+
+void process_io_child_ended(Process *p) {
+        io_close_child_ends(p);
+        (void) io_read(p);
 }
 
 static void on_output(uint32_t events, void *userdata) {
@@ -158,15 +103,6 @@ static void on_output(uint32_t events, void *userdata) {
 
         if (pipe_pump(pipe))
                 process_output_came(pipe->process);
-}
-
-void process_write_tail(Process *p, ProcessReader *reader) {
-        const void *data[2];
-        size_t n[2], n_pieces;
-
-        n_pieces = ring_read(&p->ring, data, n);
-        for (size_t i = 0; i < n_pieces; i++)
-                reader_write(reader, data[i], n[i]);
 }
 
 bool process_io_at_end(const Process *p) {
@@ -181,7 +117,7 @@ static int output_open(Process *p, size_t i, FrameType type, int *ret_child_fd) 
         if (pipe2(fds, O_CLOEXEC) < 0)
                 return -errno;
 
-        p->output[i] = (ProcessPipe) { .process = p, .fd = fds[0], .type = type };
+        p->output[i] = (ProcessPipe) { .process = p, .fd = fds[0], .child_fd = fds[1], .type = type };
         *ret_child_fd = fds[1];
         return fcntl(fds[0], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
@@ -208,12 +144,14 @@ static int terminal_open(Process *p, const User *user, int *ret_child_fd) {
         p->output[0] = (ProcessPipe) {
                 .process = p,
                 .type = FRAME_PTY,
+                .child_fd = -EBADF,
                 .fd = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC),
         };
         if (p->output[0].fd < 0 || ioctl(p->output[0].fd, TIOCSPTLCK, &unlocked) < 0)
                 return -errno;
 
-        *ret_child_fd = ioctl(p->output[0].fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+        *ret_child_fd = p->output[0].child_fd = ioctl(p->output[0].fd, TIOCGPTPEER,
+                                                      O_RDWR | O_NOCTTY | O_CLOEXEC);
         if (*ret_child_fd < 0)
                 return -errno;
 
@@ -229,6 +167,7 @@ int process_io_open(Process *p, const User *user, int ret_child_fds[static 3], F
 
         if (p->spec.pty.wanted) {
                 r = terminal_open(p, user, &ret_child_fds[0]);
+                ret_child_fds[1] = ret_child_fds[2] = ret_child_fds[0];
                 if (r < 0)
                         return fault_set(reterr, FAULT_AGENT, "Cannot make the terminal: %s.", strerror(-r));
                 return 0;
@@ -334,5 +273,6 @@ void process_io_close(Process *p, bool sink) {
                         (void) close_fd(fd);
         }
 
+        io_close_child_ends(p);
         process_input_close(p);
 }

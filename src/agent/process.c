@@ -10,13 +10,11 @@
 #include <sys/wait.h>
 
 #include "agent/process-internal.h"
-#include "agent/spawn.h"
 #include "basic/fd.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
 
-#define TAG_RANDOM_LEN 8U        /* "proc-" or "pty-" + 8 hex */
-#define JSON_FRAME_MAX (2 * KIB) /* FRAME_STARTED, FRAME_EXIT with their headers */
+#define TAG_RANDOM_LEN 8U /* "proc-" or "pty-" + 8 hex */
 
 int process_table_new(Loop *loop, ProcessTable **ret) {
         ProcessTable *t;
@@ -31,6 +29,7 @@ int process_table_new(Loop *loop, ProcessTable **ret) {
         t->sinks = NULL;
         t->n_sinks = 0;
         t->users = (UserCache) {};
+        spawn_defaults_init(&t->spawn_defaults);
         t->null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (t->null_fd < 0) {
                 int r = -errno;
@@ -67,12 +66,8 @@ static void process_free(Process *p, bool linked) {
         loop_timer_stop(&p->grace_timer);
         loop_timer_stop(&p->stall_timer);
         process_io_close(p, /* sink= */ false);
-        while (p->readers) {
-                ProcessReader *reader = p->readers;
-
-                p->readers = reader->next;
-                reader->process = NULL;
-        }
+        while (p->readers)
+                reader_unlink(p->readers);
         if (linked)
                 table_unlink(p);
         ring_done(&p->ring);
@@ -94,42 +89,6 @@ ProcessTable* process_table_free(ProcessTable *t) {
         return NULL;
 }
 
-/* frames of JSON */
-
-/* Takes object in every case. False: no room in the stream now. */
-static bool reader_write_json_consume(ProcessReader *reader, FrameType type, json_t *object) {
-        char text[JSON_FRAME_MAX];
-        size_t n;
-
-        n = object ? json_dumpb(object, text + FRAME_HEADER_LEN, sizeof(text) - FRAME_HEADER_LEN,
-                                JSON_COMPACT)
-                   : 0;
-        json_decref(object);
-        if (n == 0 || n > sizeof(text) - FRAME_HEADER_LEN) {
-                (void) h2_stream_reset(reader->stream, H2_INTERNAL_ERROR);
-                return true;
-        }
-
-        if (h2_stream_room(reader->stream) < n + FRAME_HEADER_LEN)
-                return false;
-
-        frame_header((uint8_t *) text, type, (uint32_t) n);
-        if (h2_stream_write(reader->stream, text, n + FRAME_HEADER_LEN) < 0)
-                (void) h2_stream_reset(reader->stream, H2_INTERNAL_ERROR);
-        return true;
-}
-
-static json_t* process_exit_json(const Process *p) {
-        bool signaled = WIFSIGNALED(p->status);
-
-        return json_pack("{s:i, s:i, s:s, s:I}", "exit_code", signaled ? -1 : WEXITSTATUS(p->status),
-                         "signal", signaled ? WTERMSIG(p->status) : 0, "reason",
-                         p->timed_out ? "timeout"
-                         : signaled   ? "signaled"
-                                      : "exited",
-                         "duration_usec", (json_int_t) p->duration_usec);
-}
-
 /* the end */
 
 /* The tail of the oldest goes when there are too many. */
@@ -148,14 +107,10 @@ static void process_deliver_exit(Process *p) {
         for (ProcessReader **link = &p->readers; *link;) {
                 ProcessReader *reader = *link;
 
-                if (!reader_write_json_consume(reader, FRAME_EXIT, process_exit_json(p))) {
+                if (reader_write_exit(reader))
+                        reader_unlink(reader);
+                else
                         link = &reader->next;
-                        continue;
-                }
-
-                (void) h2_stream_end(reader->stream);
-                *link = reader->next;
-                reader->process = NULL;
         }
 
         if (p->readers)
@@ -211,14 +166,11 @@ static void process_ended(Process *p, int status) {
         p->status = status;
         p->duration_usec = now_usec(CLOCK_BOOTTIME) - p->started_usec;
 
-        /* Pumping an output that is at its end already brings no news; and it may finish, i.e. free, the
-         * process. */
-        if (process_io_at_end(p)) {
+        process_io_child_ended(p);
+        if (process_io_at_end(p))
                 process_finish(p);
-                return;
-        }
-        loop_timer_start(p->table->loop, &p->grace_timer, PROCESS_GRACE_USEC, on_grace, p);
-        process_io_pump(p);
+        else
+                loop_timer_start(p->table->loop, &p->grace_timer, PROCESS_GRACE_USEC, on_grace, p);
 }
 
 void process_table_reap(ProcessTable *t) {
@@ -258,45 +210,15 @@ static void on_timeout(void *userdata) {
 
 /* readers */
 
-static void reader_link(Process *p, ProcessReader *reader) {
-        reader->process = p;
-        reader->next = p->readers;
-        p->readers = reader;
-}
-
-static void reader_unlink(ProcessReader *reader) {
-        ProcessReader **link = &reader->process->readers;
-
-        while (*link != reader)
-                link = &(*link)->next;
-        *link = reader->next;
-}
-
-void process_reader_requeue(ProcessReader *reader) {
-        ProcessReader **link = &reader->process->readers;
-
-        reader_unlink(reader);
-        while (*link)
-                link = &(*link)->next;
-        reader->next = NULL;
-        *link = reader;
-}
-
-static void reader_write_started(const Process *p, ProcessReader *reader) {
-        (void) reader_write_json_consume(reader, FRAME_STARTED,
-                                         json_pack("{s:i, s:s, s:b}", "pid", (int) p->pid, "tag",
-                                                   p->spec.tag, "pty", p->spec.pty.wanted));
-}
-
 void process_attach(Process *p, ProcessReader *reader, bool tail) {
         reader_link(p, reader);
-        reader_write_started(p, reader);
+        reader_begin(reader, /* hold= */ false);
         if (tail)
-                process_write_tail(p, reader);
+                reader_write_tail(reader);
         if (p->finished)
                 process_deliver_exit(p);
         else
-                process_watch_stall(p);
+                readers_watch_stall(p);
 }
 
 void process_detach(ProcessReader *reader) {
@@ -307,7 +229,6 @@ void process_detach(ProcessReader *reader) {
 
         process_input_detach(reader);
         reader_unlink(reader);
-        reader->process = NULL;
         if (reader->owner) {
                 process_stdin_eof(p);
                 if (!p->spec.keep)
@@ -388,8 +309,8 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
 
         r = process_io_open(p, user, fds, reterr);
         if (r >= 0) {
-                bool terminal = p->spec.pty.wanted;
                 SpawnRequest q = {
+                        .defaults = &p->table->spawn_defaults,
                         .argv = argv,
                         .env = env,
                         .candidates = candidates,
@@ -397,16 +318,15 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
                         .any_cwd = isempty(p->spec.cwd),
                         .user = user,
                         .stdin_fd = fds[0],
-                        .stdout_fd = terminal ? fds[0] : fds[1],
-                        .stderr_fd = terminal ? fds[0] : fds[2],
-                        .terminal = terminal,
+                        .stdout_fd = fds[1],
+                        .stderr_fd = fds[2],
+                        .terminal = p->spec.pty.wanted,
                 };
 
                 r = spawn_process(&q, reterr);
         }
-        if (fds[0] == p->table->null_fd)
-                fds[0] = -EBADF;
-        close_many(fds, ELEMENTSOF(fds));
+        if (fds[0] != p->table->null_fd && !p->spec.pty.wanted)
+                (void) close_fd(fds[0]);
         if (r < 0)
                 return r;
 
@@ -417,7 +337,7 @@ static int process_spawn(Process *p, const User *user, char *const *env_defaults
 void process_begin(ProcessReader *reader) {
         Process *p = reader->process;
 
-        reader_write_started(p, reader);
+        reader_begin(reader, p->spec.batch);
         if (p->spec.timeout_usec > 0)
                 loop_timer_start(p->table->loop, &p->timeout_timer, p->spec.timeout_usec, on_timeout, p);
 
@@ -450,7 +370,8 @@ int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, cons
                          .spec = *spec,
                          .started_usec = started_usec,
                          .stdin_fd = -EBADF,
-                         .output = { { .fd = -EBADF }, { .fd = -EBADF } } };
+                         .output = { { .fd = -EBADF, .child_fd = -EBADF },
+                                     { .fd = -EBADF, .child_fd = -EBADF } } };
         *spec = (Spec) {};
         ring_init(&p->ring, PROCESS_RING_BYTES);
 

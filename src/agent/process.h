@@ -24,6 +24,9 @@
 #define PROCESS_GRACE_USEC (1 * USEC_PER_SEC)
 #define PROCESS_SINKS_MAX  64U        /* pipes read on behalf of nobody; beyond it the oldest is closed */
 #define PROCESS_READ_MAX   (64 * KIB) /* one read of a pipe */
+/* "batch": what is held back to be sent in one piece */
+#define PROCESS_HOLD_USEC  (100 * USEC_PER_MSEC)
+#define PROCESS_HOLD_BYTES (16 * KIB)
 
 typedef struct Process Process;
 typedef struct ProcessTable ProcessTable;
@@ -36,6 +39,10 @@ typedef struct ProcessReader {
         uint8_t *input;   /* owned: taken from it for stdin, not yet written; bounded by its window */
         size_t n_input, input_size;
         size_t stall_room; /* in its stream when last looked at */
+        bool holding;      /* head and FRAME_STARTED are yet to be sent, before what is held */
+        uint8_t *held;     /* owned: frames */
+        size_t n_held;
+        LoopTimer hold_timer;
         struct ProcessReader *next;
 } ProcessReader;
 
@@ -43,13 +50,12 @@ int process_table_new(Loop *loop, ProcessTable **ret);
 ProcessTable* process_table_free(ProcessTable *t);
 DEFINE_CLEANUP(ProcessTable, process_table_free)
 
-/* Starts spec (its contents are taken) for reader, which is given nothing yet: its stream's head has to go
- * first. */
+/* Starts spec (its contents are taken) for reader, which is given nothing yet. */
 int process_prepare(ProcessTable *t, Spec *spec, char *const *env_defaults, const char *default_user,
                     ProcessReader *reader, Fault *reterr);
-/* Gives the reader of process_prepare() FRAME_STARTED and the rest as it comes. */
+/* Gives the reader of process_prepare() its answer: the head, FRAME_STARTED, and the rest as it comes. */
 void process_begin(ProcessReader *reader);
-/* Gives reader FRAME_STARTED, the tail kept if it is wanted, and what follows. */
+/* Gives reader its answer: the head, FRAME_STARTED, the tail kept if it is wanted, and what follows. */
 void process_attach(Process *p, ProcessReader *reader, bool tail);
 /* The stream is gone. Kills the process group when it was the owner's and on_disconnect=kill. */
 void process_detach(ProcessReader *reader);

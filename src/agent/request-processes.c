@@ -9,14 +9,6 @@
 #include "basic/limits.h"
 #include "basic/strings.h"
 
-/* The head of a stream of frames, before the first of them. */
-static int answer_frames(Request *q) {
-        static const H2Header headers[] = { { "content-type", "application/octet-stream" } };
-
-        q->answered = true;
-        return h2_stream_respond(q->stream, 200, headers, ELEMENTSOF(headers), /* end= */ false);
-}
-
 void processes_get(Request *q) {
         answer_json_consume(q, 200, process_table_to_json(q->agent->processes));
 }
@@ -67,8 +59,7 @@ static int processes_post_spec(Request *q, const void *payload, size_t n) {
                 return 0;
         }
 
-        if (answer_frames(q) < 0)
-                (void) h2_stream_reset(q->stream, H2_INTERNAL_ERROR);
+        q->answered = true;
         process_begin(&q->reader);
         return 0;
 }
@@ -115,8 +106,7 @@ static void attach(Request *q, bool tail) {
 
         if (!p)
                 return;
-        if (answer_frames(q) < 0)
-                (void) h2_stream_reset(q->stream, H2_INTERNAL_ERROR);
+        q->answered = true;
         process_attach(p, &q->reader, tail);
 }
 

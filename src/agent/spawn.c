@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -41,13 +40,11 @@ static int child_stdio(const SpawnRequest *q) {
         return 0;
 }
 
-static void child_limits(void) {
-        struct rlimit nofile;
+static void child_limits(const SpawnDefaults *d) {
+        struct rlimit nofile = { .rlim_cur = MIN((rlim_t) SPAWN_NOFILE_SOFT, d->nofile_hard),
+                                 .rlim_max = d->nofile_hard };
 
-        if (getrlimit(RLIMIT_NOFILE, &nofile) >= 0) {
-                nofile.rlim_cur = MIN((rlim_t) SPAWN_NOFILE_SOFT, nofile.rlim_max);
-                (void) setrlimit(RLIMIT_NOFILE, &nofile);
-        }
+        (void) setrlimit(RLIMIT_NOFILE, &nofile);
 }
 
 /* The system calls themselves: glibc's wrappers would synchronise threads of a process we only borrow. */
@@ -60,13 +57,16 @@ static int child_user(const User *u) {
         return 0;
 }
 
+void spawn_defaults_init(SpawnDefaults *d) {
+        struct rlimit nofile = { .rlim_max = SPAWN_NOFILE_SOFT };
+
+        (void) getrlimit(RLIMIT_NOFILE, &nofile);
+        *d = (SpawnDefaults) { .nofile_hard = nofile.rlim_max };
+}
+
 static void child_signals(void) {
-        struct sigaction standard = { .sa_handler = SIG_DFL };
         sigset_t none;
 
-        /* fails for KILL and STOP, which cannot be ignored */
-        for (int sig = 1; sig < SIGRTMIN; sig++)
-                (void) sigaction(sig, &standard, NULL);
         (void) sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -77,6 +77,9 @@ static int child_exec(SpawnContext *c) {
         int error = ENOENT;
 
         STRV_FOREACH(path, q->candidates) {
+                /* An execve(2) that fails costs many times more. */
+                if (path[1] && access(*path, F_OK) < 0 && (errno == ENOENT || errno == ENOTDIR))
+                        continue;
                 (void) execve(*path, q->argv, q->env);
                 if (errno == ENOEXEC) {
                         c->script_argv[1] = *path;
@@ -118,7 +121,7 @@ static int child_main(void *userdata) {
                 goto fail;
         }
 
-        child_limits();
+        child_limits(q->defaults);
         r = child_user(q->user);
         if (r < 0) {
                 c->stage = SPAWN_STAGE_USER;
@@ -177,7 +180,6 @@ static int spawn_fault(const SpawnContext *c, Fault *reterr) {
 int spawn_process(const SpawnRequest *q, Fault *reterr) {
         _cleanup_(context_done) SpawnContext c = {};
         _cleanup_free_ uint8_t *stack = NULL;
-        sigset_t all, old;
         pid_t pid;
         int r;
 
@@ -186,15 +188,10 @@ int spawn_process(const SpawnRequest *q, Fault *reterr) {
         if (r < 0)
                 return fault_set_errno(reterr, r, "Cannot start the process");
 
-        /* No handler of ours may run on the child's stack. */
-        (void) sigfillset(&all);
-        (void) sigprocmask(SIG_SETMASK, &all, &old);
+        /* There are no handlers of signals that could run on the child's stack. */
         pid = clone(child_main, stack + SPAWN_STACK_BYTES, CLONE_VM | CLONE_VFORK | SIGCHLD, &c);
-        r = pid < 0 ? -errno : 0;
-        (void) sigprocmask(SIG_SETMASK, &old, NULL);
-
-        if (r < 0)
-                return fault_set(reterr, FAULT_AGENT, "Cannot start the process: %s.", strerror(-r));
+        if (pid < 0)
+                return fault_set(reterr, FAULT_AGENT, "Cannot start the process: %s.", strerror(errno));
         if (c.error != 0) {
                 (void) waitpid(pid, NULL, 0);
                 return spawn_fault(&c, reterr);

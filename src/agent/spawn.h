@@ -4,14 +4,25 @@
 /*
  * Starts one program. The child shares our memory until it has exec'd (CLONE_VM|CLONE_VFORK), so the cost
  * does not grow with the agent; between clone and exec it makes system calls only. It leads its own session
- * and process group.
+ * and process group. It does not touch the actions of signals: whoever calls has no handlers, and ignores
+ * nothing.
  */
+
+#include <sys/resource.h>
 
 #include "agent/users.h"
 #include "basic/fault.h"
 #include "basic/macro.h"
 
+/* What every child gets, made once: no system calls for it later. */
+typedef struct SpawnDefaults {
+        rlim_t nofile_hard;
+} SpawnDefaults;
+
+void spawn_defaults_init(SpawnDefaults *d);
+
 typedef struct SpawnRequest {
+        const SpawnDefaults *defaults;
         char *const *argv;
         char *const *env;
         char *const *candidates; /* paths tried for argv[0], in order */

@@ -60,6 +60,7 @@ static const JsonField spec_fields[] = {
         { "stdin", json_parse_bool, offsetof(Spec, with_stdin) },
         { "on_disconnect", parse_on_disconnect, offsetof(Spec, keep) },
         { "shell_fallback", json_parse_bool, offsetof(Spec, shell_fallback) },
+        { "batch", json_parse_bool, offsetof(Spec, batch) },
         { "pty", parse_pty, offsetof(Spec, pty) },
         {}
 };

@@ -30,6 +30,7 @@ typedef struct Spec {
         bool with_stdin;
         bool keep; /* on_disconnect=keep */
         bool shell_fallback;
+        bool batch;  /* output may wait a little, so that all goes in one piece */
         SpecPty pty; /* runs on a terminal */
 } Spec;
 
