@@ -134,11 +134,11 @@ char* exec_spec_to_agent(const ExecSpec *s) {
         if (!args || !env)
                 return NULL;
 
-        o = json_pack("{s:s, s:O, s:O, s:s*, s:s*, s:s*, s:I, s:b, s:s, s:b}", "cmd", s->cmd, "args", args,
-                      "env", env, "cwd", isempty(s->cwd) ? NULL : s->cwd, "user",
+        o = json_pack("{s:s, s:O, s:O, s:s*, s:s*, s:s*, s:I, s:b, s:s, s:b, s:b}", "cmd", s->cmd, "args",
+                      args, "env", env, "cwd", isempty(s->cwd) ? NULL : s->cwd, "user",
                       isempty(s->user) ? NULL : s->user, "tag",
                       s->background && !isempty(s->tag) ? s->tag : NULL, "timeout_usec",
                       (json_int_t) s->timeout_usec, "stdin", 0, "on_disconnect",
-                      s->background ? "keep" : "kill", "shell_fallback", 1);
+                      s->background ? "keep" : "kill", "shell_fallback", 1, "batch", !s->background);
         return o ? json_dumps(o, JSON_COMPACT) : NULL;
 }

@@ -99,14 +99,14 @@ TEST(exec_to_agent) {
         text = exec_spec_to_agent(&s);
         ASSERT_STREQ(text,
                      "{\"cmd\":\"/bin/sh\",\"args\":[\"-c\",\"true\"],\"env\":{\"A\":\"b\"},\"cwd\":\"/tmp\","
-                     "\"user\":\"me\",\"timeout_usec\":30000000,\"stdin\":false,\"on_disconnect\":\"kill\",\"shell_fallback\":true}");
+                     "\"user\":\"me\",\"timeout_usec\":30000000,\"stdin\":false,\"on_disconnect\":\"kill\",\"shell_fallback\":true,\"batch\":true}");
 
         free(text);
         ASSERT_OK(parse_exec("{\"cmd\":\"x\",\"background\":true,\"tag\":\"t\",\"envs\":{}}", &t, NULL));
         text = exec_spec_to_agent(&t);
         ASSERT_STREQ(text,
                      "{\"cmd\":\"x\",\"args\":[],\"env\":{},\"tag\":\"t\",\"timeout_usec\":0,\"stdin\":false,"
-                     "\"on_disconnect\":\"keep\",\"shell_fallback\":true}");
+                     "\"on_disconnect\":\"keep\",\"shell_fallback\":true,\"batch\":false}");
 }
 
 TEST(exec_refusals) {
