@@ -409,21 +409,3 @@ Process* process_find(ProcessTable *t, const char *selector, bool ended) {
 
         return found;
 }
-
-static json_t* process_to_json(const Process *p) {
-        return json_pack("{s:i, s:s, s:s, s:o, s:b}", "pid", (int) p->pid, "tag", p->spec.tag, "cmd",
-                         p->spec.cmd, "args", json_from_strv(p->spec.args), "pty", p->spec.pty.wanted);
-}
-
-json_t* process_table_to_json(ProcessTable *t) {
-        _cleanup_json_ json_t *list = json_array();
-
-        if (!list)
-                return NULL;
-
-        for (Process *p = t->processes; p; p = p->next)
-                if (!p->child_ended && json_array_append_new(list, process_to_json(p)) < 0)
-                        return NULL;
-
-        return json_pack("{s:O}", "processes", list);
-}

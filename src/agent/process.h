@@ -74,7 +74,8 @@ int process_resize(Process *p, uint32_t cols, uint32_t rows);
 Process* process_find(ProcessTable *t, const char *selector, bool ended);
 /* To the whole group. -ESRCH. */
 int process_kill(Process *p, int sig);
-/* {"processes":[…]} of those alive; NULL on out of memory. */
+/* {"processes":[…]} of those alive, with cmd and args cut so that it fits into a stream's queue; NULL on out
+ * of memory. */
 json_t* process_table_to_json(ProcessTable *t);
 
 /* Collects every ended child, ours or inherited. On SIGCHLD. */
