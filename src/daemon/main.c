@@ -253,6 +253,7 @@ int main(int argc, char *argv[]) {
         r = sd_event_loop(p.event);
         (void) sd_notify(false, "STOPPING=1");
         p.manager->stopping = true;
+        manager_end_copies(p.manager);
         if (r < 0)
                 (void) log_error_errno(r, "The event loop failed: %m");
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -12,11 +13,8 @@
 
 #define FEED_READ_BYTES 16384U
 
-/*
- * What of these the fd is. A pipe is made non-blocking: its other end has flags of its own. A socket may be
- * shared with its owner, whose flags stay as they are.
- */
-static FdKind fd_kind(int fd) {
+/* What of these the fd is. A socket may be shared with its owner, whose flags stay as they are. */
+static FdKind fd_kind(int fd, bool shared) {
         struct stat st;
         int r;
 
@@ -28,8 +26,21 @@ static FdKind fd_kind(int fd) {
                 return FD_KIND_FILE;
         if (!S_ISFIFO(st.st_mode))
                 return _FD_KIND_INVALID;
+        if (shared)
+                return FD_KIND_SHARED_PIPE;
         r = fd_nonblock(fd, true);
         return r < 0 ? (FdKind) r : FD_KIND_PIPE;
+}
+
+static int make_own_pipe(FdKind kind, int own[static 2]) {
+        own[0] = own[1] = -EBADF;
+        return kind == FD_KIND_SHARED_PIPE && pipe2(own, O_CLOEXEC | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+static ssize_t move_bytes(int from, int to, size_t n) {
+        ssize_t k = splice(from, NULL, to, NULL, n, SPLICE_F_NONBLOCK);
+
+        return k < 0 ? -errno : k;
 }
 
 /* Sink */
@@ -37,6 +48,8 @@ static FdKind fd_kind(int fd) {
 void fd_sink_close(FdSink *s) {
         s->source = event_source_free(s->source);
         s->fd = close_fd(s->fd);
+        close_many(s->own, 2);
+        s->n_own = 0;
         if (s->rq && s->rq->stream && s->ring.n > 0)
                 h2_stream_consume(s->rq->stream, s->ring.n);
         h2_ring_done(&s->ring);
@@ -48,13 +61,19 @@ static void sink_fail(FdSink *s, int r) {
 }
 
 static ssize_t sink_write(FdSink *s, const void *data, size_t n) {
-        ssize_t k = s->kind == FD_KIND_SOCKET ? send(s->fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL)
-                                              : write(s->fd, data, n);
+        ssize_t k;
 
+        if (s->kind == FD_KIND_SOCKET)
+                k = send(s->fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        else
+                k = write(s->kind == FD_KIND_SHARED_PIPE ? s->own[1] : s->fd, data, n);
+        if (k > 0 && s->kind == FD_KIND_SHARED_PIPE)
+                s->n_own += (size_t) k;
         return k < 0 ? -errno : k;
 }
 
-static void sink_pump(FdSink *s) {
+/* From the ring into the fd, or into our own pipe. 0, also when not all went, or -errno. */
+static int sink_pump_ring(FdSink *s) {
         uint8_t buffer[4096];
 
         while (s->ring.n > 0) {
@@ -64,20 +83,38 @@ static void sink_pump(FdSink *s) {
                 /* straight from the ring, so that what the fd refuses stays there */
                 n = MIN(n, s->ring.size - s->ring.start);
                 k = sink_write(s, s->ring.data + s->ring.start, n);
-                if (k == -EAGAIN || k == -EINTR)
-                        break;
-                if (k < 0) {
-                        sink_fail(s, (int) k);
-                        return;
-                }
+                if (k < 0)
+                        return k == -EAGAIN || k == -EINTR ? 0 : (int) k;
                 h2_ring_get(&s->ring, buffer, (size_t) k);
                 s->n_bytes += (size_t) k;
                 if (s->rq->stream)
                         h2_stream_consume(s->rq->stream, (size_t) k);
         }
+        return 0;
+}
+
+static void sink_pump(FdSink *s) {
+        int r = sink_pump_ring(s);
+
+        while (r >= 0 && s->n_own > 0) {
+                ssize_t k = move_bytes(s->own[0], s->fd, s->n_own);
+
+                if (k == -EAGAIN || k == -EINTR)
+                        break;
+                if (k < 0)
+                        r = (int) k;
+                else {
+                        s->n_own -= (size_t) k;
+                        r = sink_pump_ring(s);
+                }
+        }
+        if (r < 0) {
+                sink_fail(s, r);
+                return;
+        }
         if (s->source)
-                (void) sd_event_source_set_io_events(s->source, s->ring.n > 0 ? EPOLLOUT : 0);
-        if (s->ring.n == 0)
+                (void) sd_event_source_set_io_events(s->source, fd_sink_pending(s) > 0 ? EPOLLOUT : 0);
+        if (fd_sink_pending(s) == 0)
                 s->on_event(s, 0, s->userdata);
 }
 
@@ -91,19 +128,19 @@ static int on_sink(sd_event_source *source, int fd, uint32_t revents, void *user
         return 0;
 }
 
-int fd_sink_open(FdSink *s, sd_event *e, int fd, AgentRequest *rq,
+int fd_sink_open(FdSink *s, sd_event *e, int fd, bool shared, AgentRequest *rq,
                  void (*on_event)(FdSink *s, int r, void *userdata), void *userdata) {
-        FdKind kind = fd_kind(fd);
+        FdKind kind = fd_kind(fd, shared);
         int r;
 
         if (kind < 0)
                 return kind;
         *s = (FdSink) { .rq = rq, .fd = -EBADF, .kind = kind, .on_event = on_event, .userdata = userdata };
-        if (kind != FD_KIND_FILE) {
+        r = make_own_pipe(kind, s->own);
+        if (r >= 0 && kind != FD_KIND_FILE)
                 r = event_io(e, &s->source, fd, 0, PRIORITY_CLIENT, on_sink, s, "sink");
-                if (r < 0)
-                        return r;
-        }
+        if (r < 0)
+                return r;
         s->fd = fd;
         return 0;
 }
@@ -126,11 +163,21 @@ int fd_sink_take(FdSink *s, const void *data, size_t n) {
 void fd_feed_close(FdFeed *f) {
         f->source = event_source_free(f->source);
         f->fd = close_fd(f->fd);
+        close_many(f->own, 2);
 }
 
 static ssize_t feed_read(FdFeed *f, void *data, size_t n) {
-        ssize_t k = f->kind == FD_KIND_SOCKET ? recv(f->fd, data, n, MSG_DONTWAIT) : read(f->fd, data, n);
+        ssize_t k;
 
+        if (f->kind == FD_KIND_SHARED_PIPE) {
+                k = move_bytes(f->fd, f->own[1], n);
+                if (k <= 0)
+                        return k;
+                k = read(f->own[0], data, (size_t) k); /* all of it: nobody else has that pipe */
+        } else if (f->kind == FD_KIND_SOCKET)
+                k = recv(f->fd, data, n, MSG_DONTWAIT);
+        else
+                k = read(f->fd, data, n);
         return k < 0 ? -errno : k;
 }
 
@@ -169,9 +216,9 @@ static int on_feed_file(sd_event_source *source, void *userdata) {
         return feed_pump(userdata);
 }
 
-int fd_feed_open(FdFeed *f, sd_event *e, int fd, bool framed, AgentRequest *rq,
+int fd_feed_open(FdFeed *f, sd_event *e, int fd, bool shared, bool framed, AgentRequest *rq,
                  void (*on_end)(FdFeed *f, int r, void *userdata), void *userdata) {
-        FdKind kind = fd_kind(fd);
+        FdKind kind = fd_kind(fd, shared);
         int r;
 
         if (kind < 0)
@@ -182,6 +229,9 @@ int fd_feed_open(FdFeed *f, sd_event *e, int fd, bool framed, AgentRequest *rq,
                         .framed = framed,
                         .on_end = on_end,
                         .userdata = userdata };
+        r = make_own_pipe(kind, f->own);
+        if (r < 0)
+                return r;
         if (kind == FD_KIND_FILE)
                 r = sd_event_add_defer(e, &f->source, on_feed_file, f);
         else

@@ -120,6 +120,8 @@ static int watch_signals(sd_event *e, Monitor *m) {
                         return r;
         }
         (void) signal(SIGPIPE, SIG_IGN);
+        /* a caller's file may grow to our limit: that is an error of its transfer */
+        (void) signal(SIGXFSZ, SIG_IGN);
         return 0;
 }
 

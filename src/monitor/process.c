@@ -146,8 +146,8 @@ static int make_pipes(GuestProcess *g, bool with_stdin) {
 
                 r = make_pipe(g, &ours, /* we_read= */ true);
                 if (r >= 0)
-                        r = fd_feed_open(&g->input, g->event, ours, /* framed= */ true, &g->rq, on_input_end,
-                                         g);
+                        r = fd_feed_open(&g->input, g->event, ours, /* shared= */ false, /* framed= */ true,
+                                         &g->rq, on_input_end, g);
                 if (r < 0)
                         return r;
                 (void) TAKE_FD(ours);
@@ -157,7 +157,8 @@ static int make_pipes(GuestProcess *g, bool with_stdin) {
 
                 r = make_pipe(g, &ours, /* we_read= */ false);
                 if (r >= 0)
-                        r = fd_sink_open(&g->outputs[i], g->event, ours, &g->rq, on_output, g);
+                        r = fd_sink_open(&g->outputs[i], g->event, ours, /* shared= */ false, &g->rq,
+                                         on_output, g);
                 if (r < 0)
                         return r;
                 (void) TAKE_FD(ours);
@@ -178,11 +179,12 @@ static int make_terminal(GuestProcess *g) {
         again = fcntl(ours, F_DUPFD_CLOEXEC, 3);
         if (again < 0)
                 return -errno;
-        r = fd_feed_open(&g->input, g->event, again, /* framed= */ true, &g->rq, on_input_end, g);
+        r = fd_feed_open(&g->input, g->event, again, /* shared= */ false, /* framed= */ true, &g->rq,
+                         on_input_end, g);
         if (r < 0)
                 return r;
         (void) TAKE_FD(again);
-        r = fd_sink_open(&g->outputs[0], g->event, ours, &g->rq, on_output, g);
+        r = fd_sink_open(&g->outputs[0], g->event, ours, /* shared= */ false, &g->rq, on_output, g);
         if (r < 0)
                 return r;
         (void) TAKE_FD(ours);

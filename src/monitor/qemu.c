@@ -310,6 +310,7 @@ static void __attribute__((noreturn)) child_exec(pid_t parent, const ChildFds *f
                         _exit(127);
 
         (void) signal(SIGPIPE, SIG_DFL);
+        (void) signal(SIGXFSZ, SIG_DFL);
         sigemptyset(&mask);
         sigaddset(&mask, SIGTERM);
         sigaddset(&mask, SIGINT);

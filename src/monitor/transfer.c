@@ -86,6 +86,7 @@ int transfer_spec_parse(json_t *message, TransferSpec *ret, Fault *reterr) {
                 { "body", json_parse_bool, offsetof(TransferSpec, body) },
                 { "answer", json_parse_bool, offsetof(TransferSpec, answer) },
                 { "report", json_parse_bool, offsetof(TransferSpec, report) },
+                { "shared", json_parse_bool, offsetof(TransferSpec, shared) },
                 { "bound", json_parse_bool, offsetof(TransferSpec, bound) },
                 { "answer_max", json_parse_u64, offsetof(TransferSpec, answer_max) },
                 { "timeout_usec", json_parse_u64, offsetof(TransferSpec, timeout_usec) },
@@ -136,7 +137,7 @@ static void report(Transfer *t) {
 static int on_done(sd_event_source *source, void *userdata) {
         Transfer *t = userdata;
 
-        if (!t->settled || t->sink.ring.n > 0)
+        if (!t->settled || fd_sink_pending(&t->sink) > 0)
                 return 0;
         fd_feed_close(&t->feed);
         fd_sink_close(&t->sink);
@@ -185,7 +186,7 @@ static void transfer_fail(Transfer *t, int r) {
 }
 
 void transfer_cancel(Transfer *t, const char *text) {
-        if (!t->settled || t->sink.ring.n > 0)
+        if (!t->settled || fd_sink_pending(&t->sink) > 0)
                 transfer_fail(t, fault_set(&t->fault, FAULT_CANCELED, "%s", text));
 }
 
@@ -220,7 +221,7 @@ static void on_sink(FdSink *s, int r, void *userdata) {
                 transfer_fail(t, fault_set(&t->fault, FAULT_CANCELED, "Nobody reads the answer any more."));
         else if (r < 0)
                 transfer_fail(t, fault_set_errno(&t->fault, r, "Failed to write the answer"));
-        else if (s->ring.n == 0)
+        else if (fd_sink_pending(s) == 0)
                 done_later(t);
 }
 
@@ -323,14 +324,15 @@ static int open_fds(Transfer *t, const TransferSpec *spec, int *fds) {
                         return -errno;
         }
         if (spec->body) {
-                r = fd_feed_open(&t->feed, t->event, fds[i], /* framed= */ false, &t->rq, on_feed_end, t);
+                r = fd_feed_open(&t->feed, t->event, fds[i], spec->shared, /* framed= */ false, &t->rq,
+                                 on_feed_end, t);
                 if (r < 0)
                         return r;
                 (void) TAKE_FD(fds[i]);
                 i++;
         }
         if (spec->answer) {
-                r = fd_sink_open(&t->sink, t->event, fds[i], &t->rq, on_sink, t);
+                r = fd_sink_open(&t->sink, t->event, fds[i], spec->shared, &t->rq, on_sink, t);
                 if (r < 0)
                         return r;
                 (void) TAKE_FD(fds[i]);

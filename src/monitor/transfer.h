@@ -19,6 +19,7 @@ typedef struct TransferSpec {
         char *method, *path;
         bool body, answer;
         bool report;           /* what went wrong is written into the body's socket, before it is closed */
+        bool shared;           /* the fds are ends that their owner still has */
         bool bound;            /* ends with the connection of who asked */
         uint64_t answer_max;   /* bytes; 0: no bound */
         uint64_t timeout_usec; /* of the whole; 0: none but for the head */

@@ -3,10 +3,14 @@
 """D-Bus: processes, terminals and files of a capsule, with their descriptors; who may; restarts of wrennd amidst."""
 
 import contextlib
+import io
 import os
 import signal
 import socket
 import sys
+import tarfile
+import tempfile
+import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "lib"))
@@ -176,6 +180,153 @@ def files():
     check(b"directory" in write_file(bus, path, "/root/d", b"x"), "no text of the error")
     equal(error_of(bus.capsule, path, "OpenFile", "(ssa{sv})", ("/root/d", "r", {})), "InvalidArgs")
     equal(error_of(bus.capsule, path, "OpenFile", "(ssa{sv})", ("/nonesuch", "r", {})), "NotFound")
+
+
+
+# -- copies -----------------------------------------------------------------------------------------------------
+
+
+def tar_of(names):
+    """A tar with files of these contents."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as t:
+        for name, data in names.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            t.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def members(data):
+    with tarfile.open(fileobj=io.BytesIO(data)) as t:
+        return {m.name: t.extractfile(m).read() if m.isfile() else None for m in t.getmembers()}
+
+
+def job_end(bus, job):
+    """(result, message) of JobRemoved."""
+    return bus.wait_signal("JobRemoved", lambda _p, a: a[1] == job)[1][2:]
+
+
+def copy_to(bus, path, fd, where):
+    job = bus.capsule(path, "CopyTo", "(hst)", (0, where, 0), fds=[fd])[0]
+    os.close(fd)
+    return job
+
+
+def copy_from(bus, path, where, fd):
+    job = bus.capsule(path, "CopyFrom", "(sht)", (where, 0, 0), fds=[fd])[0]
+    os.close(fd)
+    return job
+
+
+def pipe():
+    ends = os.pipe()
+    os.set_inheritable(ends[0], False)
+    return ends
+
+
+def feed(fd, data):
+    """Writes all of it from a thread, and closes; whoever reads may leave."""
+    def run_():
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError), open(fd, "wb", buffering=0) as f:
+            view = memoryview(data)
+            while view:
+                view = view[f.write(view):]
+    thread = threading.Thread(target=run_)
+    thread.start()
+    return thread
+
+
+@test
+def copies_through_pipes_sockets_and_files():
+    bus, path = begin()
+    content = {"a": b"x" * 3000000, "d/b": b"", "d/c": b"see"}
+    reading, writing = pipe()
+    thread = feed(writing, tar_of(content))
+    job = copy_to(bus, path, reading, "/root/in")
+    equal(job_end(bus, job), ("done", ""))
+    thread.join()
+    told = [a[1]["Bytes"] for m, p, a in bus.signals if m == "PropertiesChanged" and p == job and "Bytes" in a[1]]
+    check(told and told == sorted(told) and told[-1] >= 3000000, f"Bytes: {told}")
+    check(("JobNew", BUS_PATH, (int(job.rsplit("/", 1)[1]), job)) in bus.signals, "no JobNew")
+    equal(read_file(bus, path, "/root/in/d/c"), b"see")
+
+    reading, writing = pipe()
+    job = copy_from(bus, path, "/root/in", writing)
+    got = members(read_all(reading))
+    equal({n[2:]: d for n, d in got.items() if d is not None}, content)
+    check("." in got, str(sorted(got)))
+    equal(job_end(bus, job)[0], "done")
+
+    # the same by a plain file and a socket
+    with tempfile.TemporaryFile() as f:
+        job = copy_from(bus, path, "/root/in/d/c", os.dup(f.fileno()))
+        equal(job_end(bus, job)[0], "done")
+        f.seek(0)
+        equal(members(f.read()), {"c": b"see"})
+        f.seek(0)
+        equal(job_end(bus, copy_to(bus, path, os.dup(f.fileno()), "/root/again"))[0], "done")
+    equal(read_file(bus, path, "/root/again/c"), b"see")
+    ours, theirs = socket.socketpair()
+    job = copy_from(bus, path, "/root/in", os.dup(theirs.fileno()))
+    theirs.close()
+    equal(len(members(read_all(ours.detach()))), len(got))
+    equal(job_end(bus, job)[0], "done")
+
+
+@test
+def copies_that_fail():
+    bus, path = begin()
+    reading, writing = pipe()
+    feed(writing, b"this is no tar" * 1000).join()
+    result, message = job_end(bus, copy_to(bus, path, reading, "/root/x"))
+    check(result == "failed" and message, f"{result}: {message}")
+
+    reading, writing = pipe()
+    result, message = job_end(bus, copy_from(bus, path, "/nonesuch", writing))
+    check(result == "failed" and "nonesuch" in message, f"{result}: {message}")
+    equal(read_all(reading), b"")
+
+    # a reader who leaves
+    output(bus, path, "/bin/sh", "-c", "head -c 20000000 /dev/zero > /root/big")
+    reading, writing = pipe()
+    job = copy_from(bus, path, "/root/big", writing)
+    check(os.read(reading, 100), "nothing came")
+    os.close(reading)
+    result, message = job_end(bus, job)
+    equal(result, "failed", message)
+
+    # one who neither reads nor leaves holds nothing up, and is cancelled; O_NONBLOCK of his end is his own
+    reading, writing = pipe()
+    kept = os.dup(writing)
+    job = copy_from(bus, path, "/root/big", writing)
+    check(os.read(reading, 100), "nothing came")
+    equal(bus_property(job, "Job", "State"), "running")
+    equal((bus_property(job, "Job", "Kind"), bus_property(job, "Job", "Target")), ("copy-from", bus_property(path, "Capsule", "Id")))
+    equal(os.get_blocking(kept), True)
+    equal(output(bus, path, "/bin/echo", "meanwhile"), b"meanwhile\n")
+    bus.call(job, "Job", "Cancel")
+    result, message = job_end(bus, job)
+    equal(result, "canceled", message)
+    os.close(kept)
+    read_all(reading)
+
+    # a writer who does not write
+    reading, writing = pipe()
+    job = copy_to(bus, path, reading, "/root/y")
+    bus.call(job, "Job", "Cancel")
+    equal(job_end(bus, job)[0], "canceled")
+    os.close(writing)
+
+    for fd in (os.open("/dev/null", os.O_RDWR), os.open("/", os.O_RDONLY), os.open("/etc/passwd", os.O_PATH)):
+        equal(error_of(bus.capsule, path, "CopyTo", "(hst)", (0, "/root/z", 0), fds=[fd]), "InvalidArgs")
+        os.close(fd)
+    reading, writing = pipe()
+    equal(error_of(bus.capsule, path, "CopyTo", "(hst)", (0, "/root/z", 0), fds=[writing]), "InvalidArgs")
+    equal(error_of(bus.capsule, path, "CopyFrom", "(sht)", ("/root", 0, 0), fds=[reading]), "InvalidArgs")
+    equal(error_of(bus.capsule, path, "CopyFrom", "(sht)", ("/root", 0, 1), fds=[writing]), "InvalidArgs")
+    os.close(reading)
+    os.close(writing)
 
 
 main()

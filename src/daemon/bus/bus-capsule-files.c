@@ -8,6 +8,7 @@
 #include "config.h"
 #include "daemon/bus/bus-capsule.h"
 #include "daemon/core/capsule-files.h"
+#include "daemon/core/job.h"
 
 #define RENAME_OVERWRITE UINT64_C(1)
 
@@ -262,6 +263,53 @@ static int method_rename_path(sd_bus_message *m, void *userdata, sd_bus_error *e
         return bus_capsule_wait(m, r, &fault, error);
 }
 
+/* --- CopyTo, CopyFrom ------------------------------------------------------------------------ */
+
+static int reply_job(sd_bus_message *m, Job *j) {
+        _cleanup_free_ char *path = NULL;
+        int r;
+
+        r = bus_object_path(bus_noun_job.kind, job_name(j), &path);
+        return r < 0 ? r : sd_bus_reply_method_return(m, "o", path);
+}
+
+static int copy(sd_bus_message *m, Capsule *c, JobKind kind, int fd, const char *path, uint64_t flags,
+                sd_bus_error *error) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        bool to = kind == JOB_COPY_TO;
+        Job *j;
+        int r;
+
+        if (flags != 0) {
+                r = fault_set(&fault, FAULT_INVALID_ARGS, "flags: expected 0.");
+                return bus_error_from_fault(error, r, &fault);
+        }
+        r = bus_capsule_allow(m, c, to ? "write-files" : "read-files", error);
+        if (r <= 0)
+                return r < 0 ? r : 1;
+
+        r = to ? job_copy_to(c, fd, path, &j, &fault) : job_copy_from(c, path, fd, &j, &fault);
+        return r < 0 ? bus_error_from_fault(error, r, &fault) : reply_job(m, j);
+}
+
+static int method_copy_to(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *path;
+        uint64_t flags;
+        int fd, r;
+
+        r = sd_bus_message_read(m, "hst", &fd, &path, &flags);
+        return r < 0 ? r : copy(m, userdata, JOB_COPY_TO, fd, path, flags, error);
+}
+
+static int method_copy_from(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *path;
+        uint64_t flags;
+        int fd, r;
+
+        r = sd_bus_message_read(m, "sht", &path, &fd, &flags);
+        return r < 0 ? r : copy(m, userdata, JOB_COPY_FROM, fd, path, flags, error);
+}
+
 #define METHOD SD_BUS_VTABLE_UNPRIVILEGED
 
 const sd_bus_vtable bus_capsule_file_vtable[] = {
@@ -278,5 +326,9 @@ const sd_bus_vtable bus_capsule_file_vtable[] = {
                                 method_remove_path, METHOD),
         SD_BUS_METHOD_WITH_ARGS("RenamePath", SD_BUS_ARGS("s", from, "s", to, "t", flags), SD_BUS_NO_RESULT,
                                 method_rename_path, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("CopyTo", SD_BUS_ARGS("h", tar, "s", dest, "t", flags),
+                                SD_BUS_RESULT("o", job), method_copy_to, METHOD),
+        SD_BUS_METHOD_WITH_ARGS("CopyFrom", SD_BUS_ARGS("s", src, "h", tar, "t", flags),
+                                SD_BUS_RESULT("o", job), method_copy_from, METHOD),
         SD_BUS_VTABLE_END,
 };

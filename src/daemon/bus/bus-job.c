@@ -3,7 +3,7 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "config.h"
-#include "daemon/bus/bus-server.h"
+#include "daemon/bus/bus-capsule.h"
 #include "daemon/core/job.h"
 
 #define INTERFACE BUS_NAME ".Job"
@@ -27,6 +27,11 @@ static int property_get_id(sd_bus *bus, const char *path, const char *interface,
         return sd_bus_message_append(reply, "u", job_id(userdata));
 }
 
+static int property_get_bytes(sd_bus *bus, const char *path, const char *interface, const char *property,
+                              sd_bus_message *reply, void *userdata, sd_bus_error *error) {
+        return sd_bus_message_append(reply, "t", job_bytes(userdata));
+}
+
 static int property_get_progress(sd_bus *bus, const char *path, const char *interface, const char *property,
                                  sd_bus_message *reply, void *userdata, sd_bus_error *error) {
         return sd_bus_message_append(reply, "d", job_progress(userdata));
@@ -42,15 +47,27 @@ static BusServer* server_of(sd_bus_message *m) {
         return sd_bus_slot_get_userdata(sd_bus_get_current_slot(sd_bus_message_get_bus(m)));
 }
 
+/* Who may begin it may end it. */
+static int authorize_cancel(BusServer *s, sd_bus_message *m, Job *j, BusCaller *caller,
+                            sd_bus_error *error) {
+        const char *const details[] = { "template", job_target(j), "verb", "cancel", NULL };
+        Capsule *c = job_capsule(j);
+
+        if (c)
+                return bus_capsule_authorize(s, m, c,
+                                             job_kind(j) == JOB_COPY_TO ? "write-files" : "read-files",
+                                             caller, error);
+        return bus_authorize(s, m, "manage-templates", details, caller, error);
+}
+
 static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         _cleanup_(bus_caller_done) BusCaller caller = {};
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         BusServer *s = server_of(m);
         Job *j = userdata;
-        const char *const details[] = { "template", job_target(j), "verb", "cancel", NULL };
         int r;
 
-        r = bus_authorize(s, m, "manage-templates", details, &caller, error);
+        r = authorize_cancel(s, m, j, &caller, error);
         if (r <= 0)
                 return r < 0 ? r : 1;
         if (caller.uid != 0 && caller.uid == polkit_trusted_uid(s->polkit)) {
@@ -71,6 +88,7 @@ static const sd_bus_vtable job_vtable[] = {
         SD_BUS_PROPERTY("Target", "s", property_get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Unit", "s", property_get_string, 0, SD_BUS_VTABLE_PROPERTY_CONST),
         SD_BUS_PROPERTY("Progress", "d", property_get_progress, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+        SD_BUS_PROPERTY("Bytes", "t", property_get_bytes, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Step", "s", property_get_string, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("State", "s", property_get_string, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
         SD_BUS_PROPERTY("Started", "t", property_get_started, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),

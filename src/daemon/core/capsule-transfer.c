@@ -25,10 +25,10 @@ typedef struct StartRequest {
 } StartRequest;
 
 json_t* transfer_spec_to_json(const TransferSpec *s) {
-        return json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:I, s:I}", "method", s->method, "path", s->path,
-                         "body", s->body_fd >= 0, "answer", s->answer_fd >= 0, "report", s->report, "bound",
-                         s->bound, "answer_max", (json_int_t) s->answer_max, "timeout_usec",
-                         (json_int_t) s->timeout_usec);
+        return json_pack("{s:s, s:s, s:b, s:b, s:b, s:b, s:b, s:I, s:I}", "method", s->method, "path",
+                         s->path, "body", s->body_fd >= 0, "answer", s->answer_fd >= 0, "report", s->report,
+                         "shared", s->shared, "bound", s->bound, "answer_max", (json_int_t) s->answer_max,
+                         "timeout_usec", (json_int_t) s->timeout_usec);
 }
 
 static void on_cancelled(JsonCall *call, int r, json_t *result, int *fds, size_t n_fds, const Fault *fault,

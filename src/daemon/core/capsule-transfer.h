@@ -14,6 +14,7 @@ typedef struct TransferSpec {
         const char *method, *path;
         int body_fd, answer_fd; /* borrowed; -EBADF: none */
         bool report;            /* errors are written into the body's socket */
+        bool shared;            /* the fds are a caller's own */
         bool bound;             /* ends with us */
         uint64_t answer_max;    /* bytes; 0: no bound */
         uint64_t timeout_usec;  /* of the whole; 0: none */

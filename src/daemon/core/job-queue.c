@@ -2,8 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
 
 #include "basic/fd.h"
 #include "basic/files.h"
@@ -24,33 +22,33 @@
 /* --- which runs ------------------------------------------------------------------------------ */
 
 /* The oldest that waits, or one that was cancelled while waiting. */
-static Job* next_job(Manager *m) {
+static TemplateJob* next_job(Manager *m) {
         Job *j, *oldest = NULL;
 
         HASHMAP_FOREACH(j, m->jobs) {
-                if (j->state != JOB_WAITING)
+                if (j->ops != &template_job_ops || j->state != JOB_WAITING)
                         continue;
                 if (j->cancelled)
-                        return j;
+                        return TEMPLATE_JOB(j);
                 if (!oldest || j->id < oldest->id)
                         oldest = j;
         }
-        return oldest;
+        return oldest ? TEMPLATE_JOB(oldest) : NULL;
 }
 
 static int on_pump(sd_event_source *source, void *userdata) {
         Manager *m = userdata;
         JobQueue *q = m->job_queue;
-        Job *j;
+        TemplateJob *t;
 
         q->pump = event_source_free(q->pump);
-        j = next_job(m);
-        if (j && j->cancelled) {
-                job_advance(j, 0); /* ends it, and pumps again */
+        t = next_job(m);
+        if (t && t->job.cancelled) {
+                template_job_advance(t, 0); /* ends it, and pumps again */
                 return 0;
         }
-        if (j && q->ready && !q->running && m->systemd)
-                job_start(j);
+        if (t && q->ready && !q->running && m->systemd)
+                template_job_start(t);
         return 0;
 }
 
@@ -93,118 +91,105 @@ int job_check_name(Manager *m, JobKind kind, const char *name, bool overwrite, F
         return 0;
 }
 
-static int job_new(Manager *m, JobKind kind, const char *target, Job **ret, Fault *reterr) {
-        _cleanup_(job_freep) Job *j = NULL;
+static int check_room(Manager *m, JobKind kind, const char *target, Fault *reterr) {
         Job *other;
-        char id[64];
-        int r;
 
         if (m->stopping)
                 return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE, "The service is shutting down.");
-        if (hashmap_size(m->jobs) >= JOBS_MAX)
+        if (job_count(m, &template_job_ops) >= JOBS_MAX)
                 return fault_set(reterr, FAULT_QUOTA_EXCEEDED,
                                  "There are %u jobs already; wait or cancel one.", JOBS_MAX);
         if (kind != JOB_PREPARE_KERNEL && hashmap_size(m->templates_by_id) >= TEMPLATES_MAX)
                 return fault_set(reterr, FAULT_QUOTA_EXCEEDED,
                                  "There are %u templates already; remove some.", TEMPLATES_MAX);
         HASHMAP_FOREACH(other, m->jobs)
-                if (streq(other->target, target) &&
+                if (other->ops == &template_job_ops && streq(other->target, target) &&
                     (kind == JOB_PREPARE_KERNEL) == (other->kind == JOB_PREPARE_KERNEL))
                         return fault_set(reterr, FAULT_INVALID_STATE, "Job %u makes '%s' already.",
                                          other->id, target);
-
-        r = ensure_queue(m);
-        j = r < 0 ? NULL : calloc(1, sizeof(Job));
-        if (!j)
-                return fault_set_errno(reterr, -ENOMEM, "Failed to make a job");
-        *j = (Job) {
-                .manager = m, .id = m->last_job_id + 1, .kind = kind, .fd = -EBADF, .target = strdup(target)
-        };
-        (void) snprintf(j->name, sizeof(j->name), "%u", j->id);
-        j->unit = strjoin("wrenn-job-", j->name, ".service");
-        if (kind != JOB_PREPARE_KERNEL) {
-                r = id_random("tm", id);
-                j->template_id = r < 0 ? NULL : strdup(id);
-        }
-        if (!j->target || !j->unit || (kind != JOB_PREPARE_KERNEL && !j->template_id))
-                return fault_set_errno(reterr, -ENOMEM, "Failed to make a job");
-
-        *ret = TAKE_PTR(j);
         return 0;
 }
 
-static int job_enqueue(Job **j, Job **ret, Fault *reterr) {
-        Manager *m = (*j)->manager;
+static int template_job_new(Manager *m, JobKind kind, const char *target, TemplateJob **ret, Fault *reterr) {
+        _cleanup_(template_job_freep) TemplateJob *t = NULL;
+        char id[64];
         int r;
 
-        r = hashmap_put(m->jobs, (*j)->name, *j);
+        r = check_room(m, kind, target, reterr);
         if (r < 0)
-                return fault_set_errno(reterr, r, "Failed to make a job");
+                return r;
+        r = ensure_queue(m);
+        t = r < 0 ? NULL : calloc(1, sizeof(TemplateJob));
+        if (!t)
+                return fault_set_errno(reterr, -ENOMEM, "Failed to make a job");
+        t->fd = -EBADF;
+        r = job_init(&t->job, m, &template_job_ops, kind, target);
+        if (r >= 0)
+                t->job.unit = strjoin("wrenn-job-", t->job.name, ".service");
+        if (kind != JOB_PREPARE_KERNEL)
+                t->template_id = id_random("tm", id) < 0 ? NULL : strdup(id);
+        if (!t->job.unit || (kind != JOB_PREPARE_KERNEL && !t->template_id))
+                return fault_set_errno(reterr, -ENOMEM, "Failed to make a job");
 
-        m->last_job_id = (*j)->id;
-        manager_event(m, job_new, *j);
-        job_queue_pump(m);
+        *ret = TAKE_PTR(t);
+        return 0;
+}
+
+static int template_job_enqueue(TemplateJob **t, Job **ret, Fault *reterr) {
+        Job *j = &(*t)->job;
+        int r;
+
+        r = job_register(j, reterr);
+        if (r < 0)
+                return r;
+        *t = NULL;
+        job_queue_pump(j->manager);
         if (ret)
-                *ret = *j;
-        *j = NULL;
+                *ret = j;
         return 0;
 }
 
 int job_build_template(Manager *m, const char *name, Job **ret, Fault *reterr) {
         _cleanup_free_ char *ours = strjoin(m->lib_dir, "/templates.d");
         const char *const dirs[] = { CONFDIR "/templates.d", ours, NULL };
-        _cleanup_(job_freep) Job *j = NULL;
+        _cleanup_(template_job_freep) TemplateJob *t = NULL;
         int r;
 
         if (!ours)
                 return fault_set_errno(reterr, -ENOMEM, "Failed to make a job");
         r = job_check_name(m, JOB_BUILD_TEMPLATE, name, /* overwrite= */ true, reterr);
         if (r >= 0)
-                r = job_new(m, JOB_BUILD_TEMPLATE, name, &j, reterr);
+                r = template_job_new(m, JOB_BUILD_TEMPLATE, name, &t, reterr);
         if (r >= 0)
-                r = template_file_load(dirs, name, &j->file, reterr);
-        return r < 0 ? r : job_enqueue(&j, ret, reterr);
-}
-
-/* Something that can be read to its end: not a directory, a device or a path handle. */
-static int check_archive(int fd, Fault *reterr) {
-        int flags = fcntl(fd, F_GETFL);
-        struct stat st;
-
-        if (flags < 0 || fstat(fd, &st) < 0)
-                return fault_set_errno(reterr, -errno, "Failed to look at the archive");
-        if ((flags & O_PATH) || (flags & O_ACCMODE) == O_WRONLY ||
-            (!S_ISREG(st.st_mode) && !S_ISFIFO(st.st_mode) && !S_ISSOCK(st.st_mode)))
-                return fault_set(reterr, FAULT_INVALID_ARGS,
-                                 "fd: expected a file, pipe or socket that can be read.");
-        return 0;
+                r = template_file_load(dirs, name, &t->file, reterr);
+        return r < 0 ? r : template_job_enqueue(&t, ret, reterr);
 }
 
 int job_import_template(Manager *m, const char *name, int fd, bool overwrite, Job **ret, Fault *reterr) {
-        _cleanup_(job_freep) Job *j = NULL;
+        _cleanup_(template_job_freep) TemplateJob *t = NULL;
         int r;
 
         r = job_check_name(m, JOB_IMPORT_TEMPLATE, name, overwrite, reterr);
         if (r >= 0)
-                r = check_archive(fd, reterr);
+                r = job_check_fd("fd", fd, /* write= */ false, reterr);
         if (r >= 0)
-                r = job_new(m, JOB_IMPORT_TEMPLATE, name, &j, reterr);
+                r = template_job_new(m, JOB_IMPORT_TEMPLATE, name, &t, reterr);
         if (r < 0)
                 return r;
 
-        j->overwrite = overwrite;
-        j->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        if (j->fd < 0)
+        t->overwrite = overwrite;
+        t->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (t->fd < 0)
                 return fault_set_errno(reterr, -errno, "Failed to keep the archive");
-        return job_enqueue(&j, ret, reterr);
+        return template_job_enqueue(&t, ret, reterr);
 }
 
 int job_prepare_kernel(Manager *m, Job **ret, Fault *reterr) {
-        _cleanup_(job_freep) Job *j = NULL;
+        _cleanup_(template_job_freep) TemplateJob *t = NULL;
         int r;
 
-        r = job_new(m, JOB_PREPARE_KERNEL, "kernel", &j, reterr);
-        return r < 0 ? r : job_enqueue(&j, ret, reterr);
+        r = template_job_new(m, JOB_PREPARE_KERNEL, "kernel", &t, reterr);
+        return r < 0 ? r : template_job_enqueue(&t, ret, reterr);
 }
 
 /* --- the kernel ------------------------------------------------------------------------------ */
