@@ -133,7 +133,7 @@ static int enter_directory(int dir_fd, const char *name, const User *u, bool *re
         return TAKE_FD(fd);
 }
 
-static int walk_directories(const char *path, const User *u, bool *ret_made) {
+int file_make_directories(const char *path, const User *u, bool *ret_made) {
         _cleanup_free_ char *copy = strdup(path);
         _cleanup_close_ int fd = -EBADF;
         char *state = NULL;
@@ -158,18 +158,12 @@ static int walk_directories(const char *path, const User *u, bool *ret_made) {
         return TAKE_FD(fd);
 }
 
-int file_make_directories(const char *path, const User *u) {
-        bool made;
-
-        return walk_directories(path, u, &made);
-}
-
 int file_mkdir(const char *path, const User *u, Fault *reterr) {
         _cleanup_close_ int fd = -EBADF;
         struct stat st;
         bool made;
 
-        fd = walk_directories(path, u, &made);
+        fd = file_make_directories(path, u, &made);
         if (fd == -ENOTDIR && lstat(path, &st) >= 0)
                 return fault_set(reterr, FAULT_INVALID_ARGS,
                                  "Cannot make '%.300s': it exists and is no directory.", path);
@@ -244,6 +238,7 @@ static int upload_through_link(const char *path, mode_t mode, const User *u) {
 static int upload_new(FileUpload *f, mode_t mode, const User *u) {
         _cleanup_free_ char *parent = NULL;
         uint64_t random;
+        bool made;
         int r;
 
         r = file_path_split(f->path, &parent, &f->name);
@@ -252,7 +247,7 @@ static int upload_new(FileUpload *f, mode_t mode, const User *u) {
         if (r < 0)
                 return r;
 
-        f->dir_fd = file_make_directories(parent, u);
+        f->dir_fd = file_make_directories(parent, u, &made);
         if (f->dir_fd < 0)
                 return f->dir_fd;
 

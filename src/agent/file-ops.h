@@ -22,8 +22,8 @@ int file_open_directory(const char *path, Fault *reterr);
 int file_mkdir(const char *path, const User *u, Fault *reterr);
 /* FAULT_ALREADY_EXISTS when there is something at to, unless overwrite. */
 int file_rename(const char *from, const char *to, bool overwrite, Fault *reterr);
-/* Opens the directory path (O_PATH), makes what is missing for u. fd; -errno. */
-int file_make_directories(const char *path, const User *u);
+/* Opens the directory path (O_PATH), makes what is missing for u; *ret_made: itself, too. fd; -errno. */
+int file_make_directories(const char *path, const User *u, bool *ret_made);
 
 /*
  * A file that is being written. A new one has another name until it is whole, so that nobody sees half of

@@ -9,6 +9,7 @@
 #include "agent/file-list.h"
 #include "agent/file-ops.h"
 #include "agent/file-path.h"
+#include "agent/file-tar.h"
 #include "agent/request-internal.h"
 #include "basic/fd.h"
 #include "basic/limits.h"
@@ -302,7 +303,12 @@ static void on_plain_end(FileJob *j, const Fault *fault, void *userdata) {
         files_job_gone(q);
 }
 
+static void on_tar_output(FileJob *j, void *userdata) {
+        stream_job(userdata, "application/x-tar");
+}
+
 static const FileJobHandlers list_handlers = { on_list_output, on_list_end };
+static const FileJobHandlers tar_handlers = { on_tar_output, on_plain_end };
 static const FileJobHandlers plain_handlers = { .on_end = on_plain_end };
 
 static int start_job(Request *q, FileJobMain run, void *argument, bool with_input,
@@ -359,4 +365,55 @@ void files_remove(Request *q) {
 
         if (files_remove_begin(q, &fault) < 0)
                 answer_fault(q, &fault);
+}
+
+static int files_tar_get_begin(Request *q, Fault *reterr) {
+        _cleanup_free_ char *path = NULL;
+        const User *u;
+        int r;
+
+        r = find_target(q, &u, &path, reterr);
+        return r < 0 ? r
+                     : start_job(q, file_tar_pack_main, path, /* with_input= */ false, &tar_handlers,
+                                 reterr);
+}
+
+void files_tar_get(Request *q) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+
+        if (files_tar_get_begin(q, &fault) < 0)
+                answer_fault(q, &fault);
+}
+
+static int files_tar_put_begin(Request *q, Fault *reterr) {
+        _cleanup_free_ char *path = NULL, *owners = NULL;
+        FileUnpack unpack = {};
+        int r;
+
+        r = request_parse_query(h2_stream_path(q->stream), "owners", &owners);
+        if (r < 0 || (owners && !streq(owners, "keep")))
+                return fault_set(reterr, FAULT_INVALID_ARGS, "owners: expected \"keep\" or nothing.");
+        r = find_target(q, &unpack.user, &path, reterr);
+        if (r < 0)
+                return r;
+
+        unpack.path = path;
+        unpack.keep_owners = owners;
+        return start_job(q, file_tar_unpack_main, &unpack, /* with_input= */ true, &plain_handlers, reterr);
+}
+
+void files_tar_put(Request *q) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+
+        if (files_tar_put_begin(q, &fault) < 0)
+                answer_fault(q, &fault);
+}
+
+size_t files_tar_bytes(Request *q, const void *data, size_t n) {
+        return q->state ? file_job_write(q->state, data, n) : n;
+}
+
+void files_tar_end(Request *q) {
+        if (q->state)
+                file_job_write_end(q->state);
 }

@@ -65,4 +65,8 @@ void files_mkdir(Request *q);
 void files_rename(Request *q);
 void files_list(Request *q);
 void files_remove(Request *q);
+void files_tar_get(Request *q);
+void files_tar_put(Request *q);
+size_t files_tar_bytes(Request *q, const void *data, size_t n);
+void files_tar_end(Request *q);
 void files_job_gone(Request *q);

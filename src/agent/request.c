@@ -81,6 +81,9 @@ static const Route routes[] = {
         { "POST", "/files/mkdir", NULL, .on_begin = files_mkdir },
         { "POST", "/files/remove", NULL, .on_begin = files_remove, .on_gone = files_job_gone },
         { "POST", "/files/rename", NULL, .on_begin = files_rename },
+        { "GET", "/files/tar", NULL, .on_begin = files_tar_get, .on_gone = files_job_gone },
+        { "PUT", "/files/tar", NULL, .on_begin = files_tar_put, .on_bytes = files_tar_bytes,
+          .on_body = files_tar_end, .on_gone = files_job_gone },
 };
 
 static bool route_matches_path(const Route *route, const char *path) {

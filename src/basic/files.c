@@ -18,11 +18,11 @@
 #define REMOVE_DEPTH_MAX 16U /* open directories at a time; deeper ones are moved up and done later */
 #define COPY_CHUNK_BYTES (4 * MIB)
 
-int open_beneath(int dir_fd, const char *path, int flags, mode_t mode) {
+static int open_resolved(int dir_fd, const char *path, int flags, mode_t mode, uint64_t resolve) {
         struct open_how how = {
                 .flags = (uint64_t) (flags | O_CLOEXEC),
                 .mode = (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE ? mode : 0,
-                .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+                .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | resolve,
         };
 
         /* the kernel asks for another try when a rename came between */
@@ -37,6 +37,14 @@ int open_beneath(int dir_fd, const char *path, int flags, mode_t mode) {
         }
 
         return -EAGAIN;
+}
+
+int open_beneath(int dir_fd, const char *path, int flags, mode_t mode) {
+        return open_resolved(dir_fd, path, flags, mode, RESOLVE_NO_SYMLINKS);
+}
+
+int open_beneath_following(int dir_fd, const char *path, int flags, mode_t mode) {
+        return open_resolved(dir_fd, path, flags, mode, 0);
 }
 
 int read_fd(int fd, size_t max, char **ret, size_t *ret_n) {

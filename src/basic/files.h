@@ -10,6 +10,8 @@
 /* openat2(2) with RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS|RESOLVE_NO_MAGICLINKS, O_CLOEXEC added. fd or -errno
  * (-EXDEV, -ELOOP on escapes). */
 int open_beneath(int dir_fd, const char *path, int flags, mode_t mode);
+/* The same with symlinks that stay beneath dir_fd. */
+int open_beneath_following(int dir_fd, const char *path, int flags, mode_t mode);
 
 /* Whole file as NUL-terminated text, at most max bytes (-E2BIG). *ret_n may be NULL. */
 int read_file_at(int dir_fd, const char *path, size_t max, char **ret, size_t *ret_n);

@@ -143,14 +143,20 @@
 #define PTY_UNDECIDED_BYTES   (64 * KIB)
 
 /* files of the guest */
-#define FILE_PATH_LEN_MAX      4096U       /* PATH_MAX */
-#define FILE_WRITE_BODY_MAX    (100 * MIB) /* multipart body of files/write; streams have no limit */
-#define FILE_DEPTH_MAX         64U         /* of a listing */
-#define FILE_ENTRIES_MAX       262144U     /* of one listing */
-#define FILE_ENTRY_LEN_MAX     (128 * KIB) /* of one entry, as JSON */
-#define FILE_SPOOL_TOTAL_MAX   (1 * GIB)   /* of all forms whose path comes behind their file */
-#define MULTIPART_BOUNDARY_MAX 70U         /* RFC 2046 §5.1.1 */
-#define MULTIPART_HEADERS_MAX  (8 * KIB)   /* of one part */
+#define FILE_PATH_LEN_MAX    4096U       /* PATH_MAX */
+#define FILE_WRITE_BODY_MAX  (100 * MIB) /* multipart body of files/write; streams have no limit */
+#define FILE_DEPTH_MAX       64U         /* of a listing */
+#define FILE_ENTRIES_MAX     262144U     /* of one listing */
+#define FILE_ENTRY_LEN_MAX   (128 * KIB) /* of one entry, as JSON */
+#define FILE_SPOOL_TOTAL_MAX (1 * GIB)   /* of all forms whose path comes behind their file */
+#define COPY_ENTRIES_MAX     4000000U    /* of an archive that is unpacked into a capsule or out of one */
+#define COPY_DIRECTORIES_MAX 262144U     /* of it, whose times are kept */
+#define TAR_DEPTH_MAX        256U        /* of a tree that is packed */
+#define TAR_LINKS_MAX        65536U      /* files of it with several names that are told once */
+/* pieces between the holes of one file; beyond it holes are zeros */
+#define TAR_SPARSE_MAX         4096U
+#define MULTIPART_BOUNDARY_MAX 70U       /* RFC 2046 §5.1.1 */
+#define MULTIPART_HEADERS_MAX  (8 * KIB) /* of one part */
 #define MULTIPART_PARTS_MAX    16U
 
 /* D-Bus */

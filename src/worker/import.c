@@ -9,9 +9,9 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "shared/json-field.h"
+#include "shared/tar.h"
 #include "worker/image.h"
 #include "worker/import.h"
-#include "worker/untar.h"
 
 typedef struct Import {
         char *directory;
@@ -65,7 +65,7 @@ static int import_parse(json_t *request, Import *i, Fault *reterr) {
         return 0;
 }
 
-static void on_untar_progress(const UntarResult *so_far, void *userdata) {
+static void on_unpack_progress(const TarResult *so_far, void *userdata) {
         const Import *i = userdata;
         double fraction;
 
@@ -92,10 +92,17 @@ static int check_tree(int root_fd, Fault *reterr) {
 
 int worker_import_template(json_t *request, const WorkerProgress *progress, json_t **ret, Fault *reterr) {
         _cleanup_(import_done) Import i = { .fd = -EBADF, .work = SCRATCH_NULL, .progress = progress };
+        const TarOptions options = {
+                .flags = TAR_OWNERS | TAR_SET_ID | TAR_XATTRS | TAR_FIFOS | TAR_DIRECTORIES,
+                .limits = TAR_LIMITS_IMPORT,
+                .filters = &tar_filters,
+                .progress = on_unpack_progress,
+                .userdata = &i,
+        };
         const int64_t started_sec = time(NULL);
         _cleanup_close_ int root_fd = -EBADF;
         _cleanup_free_ char *root = NULL;
-        UntarResult result = {};
+        TarResult result = {};
         struct stat st;
         int r;
 
@@ -116,7 +123,7 @@ int worker_import_template(json_t *request, const WorkerProgress *progress, json
                 return fault_set_errno(reterr, -errno, "Failed to make the tree");
 
         worker_progress(progress, 0, "Unpacking");
-        r = untar(i.fd, root_fd, &UNTAR_LIMITS_DEFAULT, on_untar_progress, &i, &result, reterr);
+        r = tar_unpack(i.fd, root_fd, &options, &result, reterr);
         if (r >= 0)
                 r = check_tree(root_fd, reterr);
         if (r < 0)

@@ -2,12 +2,13 @@
 """/files of the agent (docs/PROTOCOLS.md §3, api.md §2.18-2.25)."""
 
 import base64
+import io
 import json
 import os
-import stat
+import tarfile
 
 import guestrig
-from suite import equal, test
+from suite import equal, test, wait_for
 
 
 def fresh(t):
@@ -252,3 +253,235 @@ def files_of_a_user(t):
     equal(put(t, "/root/x", b"by root's rights", user="user"), (204, b""))
     equal(get(t, "x"), (200, b"by root's rights"))
     equal(post(t, "/remove", path="~/dir", user="user"), (204, b""))
+
+
+# archives
+
+
+def tar_of(*entries):
+    """entries: (name, bytes) of a file, (name, None) of a directory, or TarInfo with contents."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in entries:
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if info is not name and data is None:
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
+            info.size = len(data or b"")
+            tar.addfile(info, io.BytesIO(data or b""))
+    return out.getvalue()
+
+
+def special(name, kind, **members):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    for key, value in members.items():
+        setattr(info, key, value)
+    return info, b""
+
+
+def untar(data):
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:", errors="surrogateescape") as tar:
+        return {m.name: (m, tar.extractfile(m).read() if m.isfile() and m.size < 1 << 20 else None) for m in tar.getmembers()}
+
+
+def untar_sizes(data):
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        return {m.name: m.size for m in tar.getmembers()}
+
+
+def tar_get(t, path, **query):
+    return answer(t.client.file("GET", "/tar", path=path, timeout=120, **query))
+
+
+def tar_put(t, path, body, **query):
+    return answer(t.client.file("PUT", "/tar", body, path=path, timeout=120, **query))
+
+
+LISTING = "find . -printf '%P|%y|%m|%l|%n|%Ts\\n' | sort && find . -type f -exec sha256sum {} + | sort"
+
+
+@test("detached", "guest")
+def tar_out_and_in(t):
+    d = fresh(t)
+    shell(t, f"""cd {d}; mkdir -p tree/dir/deep tree/shut; cd tree; head -c 300000 /dev/urandom >large; echo x >dir/deep/file; ln large hard
+        ln -s dir/deep link; ln -s gone dangling; mkfifo fifo; : >empty; truncate -s 60M holes; echo z >>holes; chmod 4711 dir/deep/file
+        n=$(printf '%0200d' 1); echo l >"$n"; printf b >"$(printf 'bad\\377')"; touch -d @1234567890 dir/deep/file dir; chmod 500 shut""")
+    status, data = tar_get(t, f"{d}/tree")
+    equal(status, 200)
+    assert len(data) < 1 << 20, len(data)  # holes are not sent
+    found = untar(data)
+    equal(set(found), {".", "./dir", "./dir/deep", "./dir/deep/file", "./shut", "./large", "./hard", "./link", "./dangling", "./fifo",
+                       "./empty", "./holes", "./bad\udcff", "./" + "1".zfill(200)})
+    equal((found["./dir/deep/file"][0].mode, found["./dir/deep/file"][0].mtime, found["./dir/deep/file"][1]), (0o4711, 1234567890, b"x\n"))
+    equal(found["./holes"][0].size, (60 << 20) + 2)
+    equal(tar_put(t, f"{d}/copy/of", data, owners="keep"), (204, b""))
+    equal(shell(t, f"cd {d}/copy/of; {LISTING}"), shell(t, f"cd {d}/tree; {LISTING}"))
+    equal(shell(t, f"cd {d}; test $(du -sk copy | cut -f1) -lt 2000"), b"")
+
+    status, data = tar_get(t, f"{d}/tree/link/file")
+    found = untar(data)
+    equal((set(found), found["file"][1]), ({"file"}, b"x\n"))
+    equal(tar_put(t, f"{d}/one", data), (204, b""))
+    equal(get(t, f"{d}/one/file"), (200, b"x\n"))
+    equal(shell(t, f"stat -c %a {d}/one/file"), b"711\n")
+    equal(set(untar(tar_get(t, f"{d}/tree/shut")[1])), {"."})
+    equal(tar_get(t, f"{d}/none"), (404, "not-found"))
+    equal(tar_get(t, f"{d}/tree/fifo"), (400, "invalid-args"))
+    equal(tar_get(t, "/dev/null"), (400, "invalid-args"))
+
+
+@test("detached", "guest")
+def tar_refused(t):
+    d = fresh(t)
+    put(t, f"{d}/victim", b"safe")
+    shell(t, f"mkdir {d}/in; ln -s .. {d}/in/out; ln -s {d} {d}/in/abs; ln -s sub {d}/in/inside; mkdir {d}/in/sub; echo f >{d}/file")
+    for body in (b"", b"x", os.urandom(5000), tar_of(("../victim", b"bad")), tar_of(("/victim", b"bad")), tar_of(("a/../../victim", b"bad")),
+                 tar_of(("out/victim", b"bad")), tar_of(("abs/victim", b"bad")), tar_of(special("x", tarfile.LNKTYPE, linkname="../victim")),
+                 tar_of(special("x", tarfile.SYMTYPE, linkname=".."), ("x/victim", b"bad")),
+                 tar_of(special("x", tarfile.LNKTYPE, linkname="out/victim"), ("x", b"bad"))):
+        equal((body[:20], tar_put(t, f"{d}/in", body)), (body[:20], (400, "invalid-args")))
+        equal(get(t, f"{d}/victim"), (200, b"safe"))
+    whole = tar_of(("a", b"1" * 5000), ("b", b"2" * 5000))
+    equal(tar_put(t, f"{d}/cut", whole[:7000]), (400, "invalid-args"))
+    equal(tar_put(t, f"{d}/file", whole), (400, "invalid-args"))
+    equal(tar_put(t, f"{d}/in", whole, owners="other"), (400, "invalid-args"))
+    # not refused: links within, devices (left out), what comes behind the end
+    equal(tar_put(t, f"{d}/in", tar_of(("inside/x", b"1"), special("null", tarfile.CHRTYPE, devmajor=1, devminor=3)) + b"x" * 100_000), (204, b""))
+    equal(get(t, f"{d}/in/sub/x"), (200, b"1"))
+    equal(answer(t.client.file("GET", "/stat", path=f"{d}/in/null")), (404, "not-found"))
+
+
+@test("guest")
+def tar_owners(t):
+    shell(t, "rm -rf /home/user/* /opt/tar; mkdir -m 750 /opt/tar")
+    data = tar_of(("./", None), ("./dir", None), special("./dir/x", tarfile.REGTYPE, uid=1001, gid=44, mode=0o6755))
+    equal(tar_put(t, "~/new", data, user="user")[0], 204)
+    equal(tar_put(t, "/opt/tar", data, user="user")[0], 204)
+    equal(tar_put(t, "/opt/kept", data, owners="keep")[0], 204)
+    equal(shell(t, "stat -c '%a %U %G %n' /home/user/new /home/user/new/dir/x /opt/tar /opt/tar/dir /opt/kept/dir /opt/kept/dir/x").decode()
+          .splitlines(),
+          ["755 user user /home/user/new", "755 user user /home/user/new/dir/x", "750 root root /opt/tar", "755 user user /opt/tar/dir",
+           "755 root root /opt/kept/dir", "6755 lost video /opt/kept/dir/x"])
+    equal({e["name"] for e in listed(t, "~/new/dir", user="user")}, {"x"})
+
+
+# nobody waits for others
+
+
+@test("detached", "guest")
+def slow_readers_hold_nobody_up(t):
+    """Whoever takes nothing is not sent more than his window, and what works for him waits."""
+    d, c = fresh(t), t.client
+    shell(t, f"mkdir {d}/many; cd {d}/many; seq 3000 | while read i; do : >$i-$(printf '%0200d' 1); done; head -c 4000000 /dev/zero >{d}/large")
+    held = [c.request("GET", guestrig.file_path(verb, path=path, **query))
+            for verb, path, query in (("", f"{d}/large", {}), ("/tar", f"{d}/large", {}), ("/tar", d, {}), ("/list", f"{d}/many", {}))]
+    for st in held:
+        st.hold = True
+    for _ in range(20):
+        equal(get(t, "/proc/sys/kernel/ostype"), (200, b"Linux\n"))
+        equal(answer(c.file("GET", "/stat", path=d))[0], 200)
+        equal(c.run("true", "x", timeout=60).code, 0)
+    equal(len(listed(t, f"{d}/many")), 3000)
+    for st in held:
+        assert 0 < len(st.data) <= 262144 and not st.ended, (len(st.data), st.ended)
+    assert workers(t) >= 2
+    st = held.pop()
+    st.hold = False
+    c.release(st)
+    c.wait(st, timeout=120)
+    equal((st.data.count(b"\n"), st.reset), (3000, None))
+    for st in held:
+        c.cancel(st)
+    wait_for(lambda: workers(t) == 0)  # a reset ends the work
+    equal(post(t, "/remove", path=f"{d}/many"), (204, b""))
+
+
+def workers(t):
+    agent = get(t, "/proc/self/stat")[1].split()[0]
+    rows = t.client.run("ps", "-eo", "ppid,comm", timeout=60).stdout.splitlines()
+    return sum(row.split() == [agent, b"wrenn-files"] for row in rows)
+
+
+@test("detached", "guest")
+def uploads_that_stop(t):
+    """An archive whose body stops half way is unpacked no further, its worker goes with its stream."""
+    d, c = fresh(t), t.client
+    body = tar_of(*[(f"f{i}", b"x" * 10_000) for i in range(20)])
+    st = c.request("PUT", guestrig.file_path("/tar", path=d), body[: len(body) // 2], end=False)
+    wait_for(lambda: len(listed(t, d)) >= 8)
+    equal(workers(t), 1)
+    c.cancel(st)
+    wait_for(lambda: workers(t) == 0)
+    assert 8 <= len(listed(t, d)) < 12
+
+
+@test("detached", "guest")
+def an_early_no(t):
+    """A refused upload is answered at once and its body dropped, however long it is."""
+    c = t.client
+    for verb, path in (("", "/"), ("/tar", "/etc/passwd")):
+        st = c.request("PUT", guestrig.file_path(verb, path=path), b"", end=False)
+        c.send(st, b"x" * 700_000)
+        wait_for(lambda st=st: st.status or not c.pump(1))
+        c.send(st, b"x" * 700_000, end=True)
+        c.wait(st, timeout=60)
+        equal(answer(st), (400, "invalid-args"))
+
+
+@test("guest")
+def memory_stays_bounded(t):
+    def resident():
+        return int(shell(t, "grep VmRSS /proc/1/status").split()[1])
+
+    shell(t, "truncate -s 200M /var/tmp/zeros")
+    get(t, "/etc/passwd")
+    before = resident()
+    equal(len(get(t, "/var/tmp/zeros", timeout=300)[1]), 200 << 20)
+    equal(put(t, "/var/tmp/up", bytes(60 << 20), timeout=300)[0], 204)
+    after = resident()
+    assert after - before < 1500, (before, after)  # KiB
+    shell(t, "rm /var/tmp/zeros /var/tmp/up")
+
+
+@test("guest")
+def a_full_disk(t):
+    shell(t, "mkdir /opt/small; mount -t tmpfs -o size=4M none /opt/small")
+    equal(put(t, "/opt/small/new", bytes(6 << 20), timeout=120), (507, "agent-no-space"))
+    equal(listed(t, "/opt/small"), [])
+    equal(put(t, "/opt/small/new", bytes(3 << 20))[0], 204)
+    equal(put(t, "/opt/small/new", bytes(6 << 20), timeout=120), (507, "agent-no-space"))
+    equal([e["name"] for e in listed(t, "/opt/small")], ["new"])  # in place: what came before stays
+    equal(put(t, "/opt/small/new", b"1")[0], 204)
+    equal(tar_put(t, "/opt/small/dir", tar_of(("a", bytes(2 << 20)), ("b", bytes(3 << 20)))), (507, "agent-no-space"))
+    equal(post(t, "/remove", path="/opt/small"), (502, "agent"))  # a mount
+    shell(t, "umount /opt/small")
+    equal(post(t, "/remove", path="/opt/small"), (204, b""))
+
+    # the capsule's own disk, by one that fills it and by us
+    shell(t, "mkdir /var/tmp/fill; for n in 512M 256M 128M 64M 32M 16M 8M 4M 2M 1M 512K 256K 128K 64K 32K 16K 8K 4K 4K; do "
+             "fallocate -l $n /var/tmp/fill/$n 2>/dev/null || :; done")
+    status, code = put(t, "/var/tmp/more", os.urandom(3 << 20), timeout=120)
+    equal((status, code), (507, "agent-no-space"))
+    equal(t.client.run("true", "x", timeout=60).code, 0)
+    equal(post(t, "/remove", path="/var/tmp/fill"), (204, b""))
+    equal(put(t, "/var/tmp/more", b"1"), (204, b""))
+
+
+@test("guest")
+def beyond_four_gigabytes(t):
+    shell(t, "cd /var/tmp; truncate -s 4402341478 big; printf end >>big")  # 4.1 GiB
+    equal(answer(t.client.file("GET", "/stat", path="/var/tmp/big"))[1]["size"], 4402341481)
+    equal(get(t, "/var/tmp/big", offset=4402341470), (200, bytes(8) + b"end"))
+    equal(get(t, "/var/tmp/big", offset=4294967290, length=12), (200, bytes(12)))
+    packed = tar_get(t, "/var/tmp/big")[1]
+    assert len(packed) < 1 << 20, len(packed)
+    equal(untar_sizes(packed), {"big": 4402341481})
+    shell(t, "rm /var/tmp/big")
+
+
+@test("guest")
+def upper_and_lower_are_removed(t):
+    """Directories of the template, deeper than remove_tree_at() opens at a time."""
+    shell(t, "test -f /opt/lower/1/2/3/file")
+    equal(post(t, "/remove", path="/opt/lower"), (204, b""))
+    equal(answer(t.client.file("GET", "/stat", path="/opt/lower")), (404, "not-found"))

@@ -293,7 +293,7 @@ def tsc_khz():
 
 PROGRAMS = """sh bash true false echo cat id env sleep seq head tail wc dd yes kill pwd ls mkdir touch stat sync hostname
     mount mv rm setsid sort tr grep sha256sum readlink ps ip df date nproc od test base64
-    ln chown chmod mkfifo mknod truncate tar find cmp stty tty""".split()
+    ln chown chmod mkfifo mknod truncate tar find cmp stty tty du umount fallocate""".split()
 
 
 def make_root(directory):
@@ -315,12 +315,14 @@ def make_root(directory):
     for name in ("etc", "root", "home/user", "opt", "var/tmp"):
         os.makedirs(os.path.join(directory, name))
     os.chown(os.path.join(directory, "home/user"), 1000, 1000)
+    os.makedirs(os.path.join(directory, "opt/lower", *map(str, range(1, 40))))
     texts = {
         "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/bash\nlost:x:1001:1001::/nowhere:/bin/sh\n"
         "noshell:x:1002:1002::/tmp:/no/shell\n",
         "etc/group": "root:x:0:\nuser:x:1000:\naudio:x:29:user\nlost:x:1001:\nvideo:x:44:root,user\n",
         "usr/bin/noshebang": "echo from a script\n",
         "usr/bin/notexec": "echo never\n",
+        "opt/lower/1/2/3/file": "x",
         "opt/with space": "#!/bin/sh\necho spaced\n",
     }
     for path, text in texts.items():

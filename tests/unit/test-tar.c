@@ -2,15 +2,18 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "basic/fd.h"
 #include "basic/files.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
+#include "shared/tar.h"
 #include "tests/unit/test.h"
-#include "worker/untar.h"
 
 #define BLOCK 512
 
@@ -103,11 +106,18 @@ static void place_done(Place *p) {
         ASSERT_EQ(remove_tree_at(AT_FDCWD, p->path), 0);
 }
 
-static int unpack_fd(Place *p, int fd, const UntarLimits *limits, UntarResult *ret, Fault *fault) {
-        return untar(fd, p->root_fd, limits ?: &UNTAR_LIMITS_DEFAULT, NULL, NULL, ret, fault);
+/* As an import does. */
+static int unpack_fd(Place *p, int fd, const TarLimits *limits, TarResult *ret, Fault *fault) {
+        const TarOptions options = {
+                .flags = TAR_OWNERS | TAR_SET_ID | TAR_XATTRS | TAR_FIFOS | TAR_DIRECTORIES,
+                .limits = limits ? *limits : TAR_LIMITS_IMPORT,
+                .filters = &tar_filters,
+        };
+
+        return tar_unpack(fd, p->root_fd, &options, ret, fault);
 }
 
-static int unpack(Place *p, const Tar *t, const UntarLimits *limits, UntarResult *ret, Fault *fault) {
+static int unpack(Place *p, const Tar *t, const TarLimits *limits, TarResult *ret, Fault *fault) {
         _cleanup_close_ int fd = memfd_from("tar", t->data, t->n);
 
         assert(fd >= 0);
@@ -119,7 +129,7 @@ TEST(ordinary) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         _cleanup_free_ char *text = NULL;
         char link[64] = {};
-        UntarResult result;
+        TarResult result;
         struct stat st, st2;
         Place p;
 
@@ -162,7 +172,7 @@ TEST(ordinary) {
 TEST(owners) {
         _cleanup_(tar_done) Tar t = {};
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
-        UntarResult result;
+        TarResult result;
         struct stat st;
         Place p;
 
@@ -236,7 +246,7 @@ TEST(hostile) {
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
                 _cleanup_(tar_done) Tar t = {};
                 _cleanup_(fault_done) Fault fault = FAULT_NULL;
-                UntarResult result;
+                TarResult result;
                 Place p;
                 int r;
 
@@ -254,15 +264,17 @@ TEST(hostile) {
 }
 
 TEST(limits) {
-        static const UntarLimits small = {
-                .entries_max = 100, .bytes_max = 1000, .ratio_max = 1000, .ratio_free_bytes = 1000
-        };
+        static const TarLimits small = { .entries_max = 100,
+                                         .bytes_max = 1000,
+                                         .ratio_max = 1000,
+                                         .ratio_free_bytes = 1000,
+                                         .id_max = IMPORT_ID_MAX };
         _cleanup_(fault_done) Fault few = FAULT_NULL, bytes = FAULT_NULL, owner = FAULT_NULL,
                                     disk = FAULT_NULL;
         _cleanup_(tar_done) Tar entries = {}, large = {}, foreign = {}, one = {};
-        UntarLimits greedy = UNTAR_LIMITS_DEFAULT;
+        TarLimits greedy = TAR_LIMITS_IMPORT;
         char name[32], text[600];
-        UntarResult result;
+        TarResult result;
         Place p;
 
         place_make(&p);
@@ -297,7 +309,7 @@ TEST(limits) {
 TEST(ratio) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         char command[256];
-        UntarResult result;
+        TarResult result;
         int fd;
         Place p;
 
@@ -320,7 +332,7 @@ TEST(ratio) {
 TEST(sparse) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         char command[256];
-        UntarResult result;
+        TarResult result;
         int fd;
         Place p;
 
@@ -344,7 +356,7 @@ TEST(packed) {
                 _cleanup_(fault_done) Fault fault = FAULT_NULL;
                 _cleanup_free_ char *text = NULL;
                 char command[256];
-                UntarResult result;
+                TarResult result;
                 FILE *f;
                 Place p;
 
@@ -368,7 +380,7 @@ TEST(names) {
                 _cleanup_(fault_done) Fault fault = FAULT_NULL;
                 char command[512];
                 struct stat st;
-                UntarResult result;
+                TarResult result;
                 FILE *f;
                 Place p;
 
@@ -396,7 +408,7 @@ TEST(no_archive) {
         for (size_t i = 0; i < ELEMENTSOF(texts); i++) {
                 _cleanup_(fault_done) Fault fault = FAULT_NULL;
                 Tar t = { .data = (uint8_t *) texts[i], .n = strlen(texts[i]) };
-                UntarResult result;
+                TarResult result;
                 Place p;
 
                 place_make(&p);
@@ -417,7 +429,7 @@ TEST(truncated) {
         for (size_t n = 1; n < t.n; n += 191) {
                 _cleanup_(fault_done) Fault fault = FAULT_NULL;
                 Tar cut = { .data = t.data, .n = n };
-                UntarResult result;
+                TarResult result;
                 Place p;
                 int r;
 
@@ -426,4 +438,301 @@ TEST(truncated) {
                 ASSERT_TRUE(r == 0 || (r == -EINVAL && fault_is_set(&fault)));
                 place_done(&p);
         }
+}
+
+/* ---- packing -------------------------------------------------------------------------------- */
+
+static int shell(const Place *p, const char *script) {
+        char *argv[] = { (char *) "bash", (char *) "-euc", (char *) script, NULL };
+        pid_t pid = fork();
+        int status;
+
+        if (pid == 0) {
+                if (chdir(p->path) < 0)
+                        _exit(126);
+                execvp(argv[0], argv);
+                _exit(127);
+        }
+        assert(pid > 0 && waitpid(pid, &status, 0) == pid);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* All that one tree can be told from another by. */
+#define LISTING(tree)                                                                                \
+        "(cd " tree " && find . ! -type p -printf '%P|%y|%m|%l|%n|%T@\\n' | sed 's/[.][0-9]*$//' | " \
+        "LC_ALL=C sort && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)"
+
+/* Packs root and takes it away. */
+static int pack_root(Place *p, TarResult *ret, Fault *fault) {
+        _cleanup_close_ int fd = openat(p->fd, "archive", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        int r;
+
+        assert(fd >= 0);
+        r = tar_pack(p->root_fd, "root", fd, NULL, NULL, ret, fault);
+        assert(r < 0 || lseek(fd, 0, SEEK_END) == (off_t) ret->n_packed);
+        assert(r < 0 || ret->n_packed % 512 == 0);
+        return r;
+}
+
+static int unpack_root(Place *p, const TarOptions *options, TarResult *ret, Fault *fault) {
+        _cleanup_close_ int fd = openat(p->fd, "archive", O_RDONLY | O_CLOEXEC);
+
+        assert(fd >= 0);
+        return tar_unpack(fd, p->root_fd, options, ret, fault);
+}
+
+static void place_remake(Place *p, const char *keep) {
+        assert(renameat(p->fd, "root", p->fd, keep) >= 0);
+        p->root_fd = close_fd(p->root_fd);
+        p->root_fd = open_dir_at(p->fd, "root", true, 0755);
+        assert(p->root_fd >= 0);
+}
+
+static void place_tidy(Place *p, const char *keep) {
+        (void) unlinkat(p->fd, "archive", 0);
+        ASSERT_OK(remove_tree_at(p->fd, keep));
+}
+
+static const TarOptions copy_options = { .flags = TAR_SET_ID | TAR_FIFOS | TAR_DIRECTORIES,
+                                         .uid = (uid_t) -1,
+                                         .gid = (gid_t) -1,
+                                         .limits = TAR_LIMITS_COPY };
+
+TEST(there_and_back) {
+        static const char make[] =
+                        "cd root; mkdir -p dir/sub shut; echo text >dir/file; chmod 4751 dir/file\n"
+                        "ln dir/file hard; ln -s dir/file link; mkfifo fifo; : >empty\n"
+                        "long=$(printf 'n%.0s' {1..200}); echo l >$long; mkdir $long.d; echo m >$long.d/$long; ln -s "
+                        "$long.d/$long longlink; ln $long longhard; ln -s x $long.link; ln $long.link $long.hardlink\n"
+                        "echo u >$'F\\u0151'; echo v >$'F\\u0151'$long; echo b >$'bad\\xff'; echo c >$'bad\\xfe'$long; echo n >$'line\\nbreak'\n"
+                        "ln $'bad\\xfe'$long $'bad\\xfd'; ln -s $'to\\xff' badlink; ln -s $'to\\xff'$long longbadlink\n"
+                        "head -c 33000 /dev/urandom >larger; head -c 3000000 /dev/urandom >large\n"
+                        "for n in 98 99 100 101; do echo $n >$(printf \"%0${n}d\" 0); done\n"
+                        "touch -d @-5 early; touch -d @100000000000 late; echo s >shut/file; chmod 500 shut; touch -d @1000 dir dir/file shut";
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        TarResult packed, unpacked;
+        Place p;
+
+        place_make(&p);
+        ASSERT_EQ(shell(&p, make), 0);
+        if (pack_root(&p, &packed, &fault) < 0)
+                fail_msg("%s", fault.message);
+        place_remake(&p, "original");
+        if (unpack_root(&p, &copy_options, &unpacked, &fault) < 0)
+                fail_msg("%s", fault.message);
+        ASSERT_EQ(unpacked.n_entries, packed.n_entries);
+        ASSERT_EQ(unpacked.n_bytes, packed.n_bytes);
+        ASSERT_EQ(shell(&p, "diff <" LISTING("original") " <" LISTING("root") " && test -p root/fifo"), 0);
+
+        /* and others understand it */
+        ASSERT_EQ(shell(&p,
+                        "mkdir theirs && tar xpf archive -C theirs 2>errors; if grep -v -e hdrcharset -e 'time stamp' errors; then exit 1; fi; "
+                        "diff <" LISTING("original") " <" LISTING("theirs") "; rm -r theirs errors"),
+                  0);
+        place_tidy(&p, "original");
+        place_done(&p);
+}
+
+/* Holes are neither packed nor filled, and their file counts as large as it is. */
+TEST(holes_there_and_back) {
+        static const char make[] =
+                        "cd root; truncate -s 8G all; truncate -s 3G some\n"
+                        "for at in 0 7 1000 40000; do echo $at | dd of=some bs=64k seek=$at conv=notrunc status=none; done\n"
+                        "cp --sparse=always some $(printf 'n%.0s' {1..200}); truncate -s 1M end; echo x >>end\n"
+                        "truncate -s 1M begin; head -c 70000 /dev/urandom | dd of=begin conv=notrunc status=none";
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        TarResult packed, unpacked;
+        Place p;
+
+        place_make(&p);
+        ASSERT_EQ(shell(&p, make), 0);
+        if (shell(&p, "test $(du -k root | cut -f1) -lt 10000") != 0)
+                skip(); /* no holes here */
+        ASSERT_OK(pack_root(&p, &packed, &fault));
+        ASSERT_TRUE(packed.n_packed < 2 * MIB);
+        place_remake(&p, "original");
+        if (unpack_root(&p, &copy_options, &unpacked, &fault) < 0)
+                fail_msg("%s", fault.message);
+        ASSERT_EQ(unpacked.n_bytes, packed.n_bytes);
+        ASSERT_EQ(shell(&p, "test $(du -k root | cut -f1) -lt 10000"), 0);
+        ASSERT_EQ(shell(&p,
+                        "for f in original/[!a]*; do cmp $f root/${f#*/}; done; stat -c %s root/all | grep -qx 8589934592"),
+                  0);
+        ASSERT_EQ(shell(&p,
+                        "mkdir theirs; tar xf archive -C theirs; cmp theirs/some root/some; stat -c %s theirs/all | grep -qx 8589934592; rm -r theirs"),
+                  0);
+        place_tidy(&p, "original");
+        place_done(&p);
+}
+
+TEST(one_file) {
+        _cleanup_close_ int fd = -EBADF, out = memfd_create("tar", MFD_CLOEXEC), null = -EBADF;
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        _cleanup_free_ char *text = NULL;
+        TarResult result;
+        Place p;
+
+        place_make(&p);
+        fd = openat(p.fd, "victim", O_RDONLY | O_CLOEXEC);
+        ASSERT_OK(tar_pack(fd, "other", out, NULL, NULL, &result, &fault));
+        ASSERT_EQ(result.n_entries, 1);
+        ASSERT_EQ(result.n_packed, 2048);
+        ASSERT_EQ(lseek(out, 0, SEEK_SET), 0);
+        ASSERT_OK(tar_unpack(out, p.root_fd, &copy_options, &result, &fault));
+        ASSERT_OK(read_file_at(p.root_fd, "other", 100, &text, NULL));
+        ASSERT_STREQ(text, "safe");
+
+        null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        ASSERT_EQ(tar_pack(null, "null", out, NULL, NULL, &result, &fault), -EINVAL);
+        ASSERT_FAULT(fault, FAULT_INVALID_ARGS,
+                     "Cannot pack 'null': it is neither a directory nor a regular file.");
+        place_done(&p);
+}
+
+TEST(nobody_reads) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        TarResult result;
+        int fds[2];
+        Place p;
+
+        place_make(&p);
+        ASSERT_EQ(shell(&p, "head -c 1M /dev/zero >root/file"), 0);
+        assert(pipe2(fds, O_CLOEXEC) >= 0);
+        (void) signal(SIGPIPE, SIG_IGN);
+        close(fds[0]);
+        ASSERT_EQ(tar_pack(p.root_fd, "root", fds[1], NULL, NULL, &result, &fault), -EPIPE);
+        close(fds[1]);
+        place_done(&p);
+}
+
+/* A copy onto a tree that is there. */
+TEST(copy_over) {
+        TarOptions options = copy_options;
+        _cleanup_(fault_done) Fault fault = FAULT_NULL, refused = FAULT_NULL;
+        _cleanup_(tar_done) Tar t = {}, out = {};
+        _cleanup_free_ char *text = NULL;
+        TarResult result;
+        int fd;
+        Place p;
+
+        place_make(&p);
+        options.flags = TAR_FOLLOW;
+        ASSERT_EQ(shell(&p,
+                        "cd root; mkdir -m 700 usr usr/bin kept; ln -s usr/bin bin; ln -s ../.. out; echo old >usr/bin/x; ln -s nowhere file"),
+                  0);
+        tar_header(&t, "./", '5', 0777, 1234, 0, NULL);
+        tar_header(&t, "kept/", '5', 0777, 1234, 0, NULL);
+        tar_header(&t, "bin/", '5', 0777, 1234, 0, NULL);
+        tar_file(&t, "bin/x", "new");
+        tar_file(&t, "file", "file");
+        tar_header(&t, "suid", '0', 06755, 1234, 0, NULL);
+        tar_header(&t, "fifo", '6', 0600, 1234, 0, NULL);
+        tar_header(&t, "far", '0', 0644, 7654321, 0, NULL); /* owners do not matter */
+        tar_end(&t);
+        fd = memfd_from("tar", t.data, t.n);
+        if (tar_unpack(fd, p.root_fd, &options, &result, &fault) < 0)
+                fail_msg("%s", fault.message);
+        close(fd);
+        ASSERT_EQ(result.n_skipped, 1);
+        ASSERT_EQ(shell(&p,
+                        "cd root; test -L bin; test \"$(cat usr/bin/x)\" = new; test ! -L file; stat -c '%a %u' . kept usr/bin suid | "
+                        "diff - <(printf '755 %s\\n700 %s\\n700 %s\\n755 %s\\n' $UID $UID $UID $UID)"),
+                  0);
+
+        tar_file(&out, "out/victim", "bad");
+        tar_end(&out);
+        fd = memfd_from("tar", out.data, out.n);
+        ASSERT_EQ(tar_unpack(fd, p.root_fd, &options, &result, &refused), -EINVAL);
+        ASSERT_STREQ(refused.message,
+                     "The archive's entry 'out/victim' leads through a symbolic link or out of the tree.");
+        close(fd);
+        place_done(&p);
+}
+
+TEST(owner_of_the_options) {
+        TarOptions options = { .flags = TAR_FOLLOW, .uid = 1234, .gid = 4321, .limits = TAR_LIMITS_COPY };
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        _cleanup_(tar_done) Tar t = {};
+        TarResult result;
+        int fd;
+        Place p;
+
+        if (getuid() != 0)
+                skip();
+        place_make(&p);
+        tar_file(&t, "new/dir/file", "x");
+        tar_header(&t, "other/", '5', 0755, 0, 0, NULL);
+        tar_header(&t, "link", '2', 0777, 0, 0, "x");
+        tar_end(&t);
+        fd = memfd_from("tar", t.data, t.n);
+        ASSERT_OK(tar_unpack(fd, p.root_fd, &options, &result, &fault));
+        close(fd);
+        ASSERT_EQ(shell(&p,
+                        "cd root; stat -c '%u:%g' new new/dir new/dir/file other link | uniq | grep -qx 1234:4321"),
+                  0);
+        place_done(&p);
+}
+
+/* Beyond the limit directories are unpacked all the same. */
+TEST(times_of_directories) {
+        TarOptions options = copy_options;
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        _cleanup_(tar_done) Tar t = {};
+        TarResult result;
+        int fd;
+        Place p;
+
+        place_make(&p);
+        options.limits.directories_max = 1;
+        tar_header(&t, "a", '5', 0500, 0, 0, NULL);
+        tar_file(&t, "a/x", "x");
+        tar_header(&t, "b", '5', 0700, 0, 0, NULL);
+        tar_file(&t, "b/x", "x");
+        tar_end(&t);
+        fd = memfd_from("tar", t.data, t.n);
+        ASSERT_OK(tar_unpack(fd, p.root_fd, &options, &result, &fault));
+        close(fd);
+        ASSERT_EQ(shell(&p,
+                        "cd root; test \"$(stat -c '%a %Y' a)\" = '500 1000000000'; test $(stat -c %a b) = 700; test $(stat -c %Y b) -gt 1000000000"),
+                  0);
+        place_done(&p);
+}
+
+TEST(depth) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        TarResult result;
+        Place p;
+
+        place_make(&p);
+        ASSERT_EQ(shell(&p, "cd root; for ((i = 0; i < 255; i++)); do mkdir d; cd -P d; done; echo x >x"),
+                  0);
+        ASSERT_OK(pack_root(&p, &result, &fault));
+        ASSERT_EQ(shell(&p, "cd root; for ((i = 0; i < 255; i++)); do cd -P d; done; mkdir e"), 0);
+        ASSERT_EQ(pack_root(&p, &result, &fault), -E2BIG);
+        ASSERT_STREQ(fault.message, "The tree is more than 256 directories deep.");
+        (void) unlinkat(p.fd, "archive", 0);
+        place_done(&p);
+}
+
+/* More pieces, more links than we keep count of: larger, but right. */
+TEST(many_pieces) {
+        _cleanup_close_ int fd = -EBADF, back = -EBADF;
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        TarResult packed, unpacked;
+        struct stat st;
+        Place p;
+
+        place_make(&p);
+        fd = openat(p.root_fd, "f", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        for (unsigned i = 0; i < TAR_SPARSE_MAX + 10; i++)
+                assert(pwrite(fd, "x", 1, (off_t) i * 16384) == 1);
+        assert(ftruncate(fd, (off_t) (TAR_SPARSE_MAX + 20) * 16384) >= 0);
+        ASSERT_OK(pack_root(&p, &packed, &fault));
+        place_remake(&p, "original");
+        ASSERT_OK(unpack_root(&p, &copy_options, &unpacked, &fault));
+        ASSERT_EQ(shell(&p, "cmp original/f root/f"), 0);
+        ASSERT_OK(fstatat(p.root_fd, "f", &st, 0));
+        ASSERT_TRUE(st.st_blocks * 512 < st.st_size);
+        place_tidy(&p, "original");
+        place_done(&p);
 }

@@ -13,8 +13,8 @@
 #include "basic/limits.h"
 #include "basic/log.h"
 #include "basic/strings.h"
+#include "shared/tar.h"
 #include "tests/fuzz/fuzz.h"
-#include "worker/untar.h"
 
 static unsigned count_entries(const char *path) {
         DIR *d = opendir(path);
@@ -28,13 +28,25 @@ static unsigned count_entries(const char *path) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-        static const UntarLimits limits = {
-                .entries_max = 200, .bytes_max = 1 * MIB, .ratio_max = 100, .ratio_free_bytes = 64 * KIB
+        /* the last byte chooses: an import, a copy into a capsule, a copy out of one */
+        static const TarFlags flags[] = { TAR_OWNERS | TAR_SET_ID | TAR_XATTRS | TAR_FIFOS | TAR_DIRECTORIES,
+                                          TAR_FIFOS | TAR_FOLLOW, 0 };
+        const TarOptions options = {
+                .flags = flags[n > 0 ? data[n - 1] % ELEMENTSOF(flags) : 0],
+                .uid = (uid_t) -1,
+                .gid = (gid_t) -1,
+                .limits = { .entries_max = 200,
+                            .bytes_max = 1 * MIB,
+                            .ratio_max = 100,
+                            .ratio_free_bytes = 64 * KIB,
+                            .id_max = IMPORT_ID_MAX,
+                            .directories_max = 5 },
+                .filters = &tar_filters,
         };
         _cleanup_close_ int fd = memfd_from("tar", data, n), dir_fd = -EBADF, root_fd = -EBADF;
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         char path[] = "/tmp/templates-fuzz-XXXXXX";
-        UntarResult result = {};
+        TarResult result = {};
         struct stat st;
         int r;
 
@@ -44,9 +56,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         assert(root_fd >= 0 && write_file_atomic_at(dir_fd, "victim", "safe", 4, 0600) >= 0);
 
         log_set_level(LOG_CRIT);
-        r = untar(fd, root_fd, &limits, NULL, NULL, &result, &fault);
+        r = tar_unpack(fd, root_fd, &options, &result, &fault);
         assert(r >= 0 ? !fault_is_set(&fault) : fault_is_set(&fault));
-        assert(r < 0 || result.n_entries <= limits.entries_max);
+        assert(r < 0 || result.n_entries <= options.limits.entries_max);
 
         assert(count_entries(path) == 4);
         assert(fstatat(dir_fd, "victim", &st, AT_SYMLINK_NOFOLLOW) >= 0);
