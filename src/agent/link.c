@@ -13,8 +13,8 @@
 #include "shared/h2.h"
 #include "shared/protocol.h"
 
-#define LINK_READ_BYTES (32 * KIB)
-#define LINK_READS_MAX  8U /* reads in one turn, so that processes get their turn */
+#define LINK_READ_BYTES (64 * KIB)
+#define LINK_READS_MAX  4U /* buffers in one turn, so that processes get their turn */
 /* Edge-triggered: a port without a peer reports a hang-up for as long as that lasts. EPOLLOUT only while
  * there is something to write, lest every write wakes us once more. */
 #define LINK_EVENTS (EPOLLIN | EPOLLET)
@@ -147,16 +147,42 @@ static void link_receive(Link *l, const uint8_t *data, size_t n) {
         }
 }
 
+/*
+ * Fills the buffer as far as there is something. A virtio-serial port gives a page at most with each read,
+ * and what is made of small pieces costs more than the reads. The number of bytes, 0 when the peer is gone;
+ * -EAGAIN, -errno. *ret_more: there may be more.
+ */
+static ssize_t link_read(Link *l, bool *ret_more) {
+        size_t n = 0;
+
+        while (n < sizeof(l->in)) {
+                ssize_t k = read(l->fd, l->in + n, sizeof(l->in) - n);
+
+                if (k > 0) {
+                        n += (size_t) k;
+                        continue;
+                }
+                if (k < 0 && errno == EINTR)
+                        continue;
+                if (n == 0)
+                        return k < 0 ? -errno : 0;
+                if (k < 0 && errno == EAGAIN)
+                        return (ssize_t) n;
+                break; /* the next read says it again */
+        }
+
+        *ret_more = true;
+        return (ssize_t) n;
+}
+
 static void on_port(uint32_t events, void *userdata) {
         Link *l = userdata;
 
         for (unsigned i = 0; i < LINK_READS_MAX; i++) {
-                ssize_t n;
+                bool more = false;
+                ssize_t n = link_read(l, &more);
 
-                n = read(l->fd, l->in, sizeof(l->in));
-                if (n < 0 && errno == EINTR)
-                        continue;
-                if (n < 0 && errno == EAGAIN)
+                if (n == -EAGAIN)
                         return;
                 if (n <= 0) { /* the peer is gone; the port stays and tells when it is back */
                         if (l->session || l->n_preface > 0 || !l->ready_due)
@@ -167,6 +193,8 @@ static void on_port(uint32_t events, void *userdata) {
                 }
 
                 link_receive(l, l->in, (size_t) n);
+                if (!more)
+                        return;
         }
 
         loop_source_again(l->source);
