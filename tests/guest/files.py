@@ -253,6 +253,7 @@ def files_of_a_user(t):
     equal(put(t, "/root/x", b"by root's rights", user="user"), (204, b""))
     equal(get(t, "x"), (200, b"by root's rights"))
     equal(post(t, "/remove", path="~/dir", user="user"), (204, b""))
+    equal(post(t, "/remove", path="/root/x", user="user"), (204, b""))
 
 
 # archives
