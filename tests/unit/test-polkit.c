@@ -34,7 +34,9 @@ typedef struct Rig {
         sd_bus *fake; /* polkit's */
         Polkit *polkit;
         sd_bus_message *asked[ASKED_MAX];
-        unsigned n_asked, n_allowed;
+        char cancellations[ASKED_MAX][32]; /* what each is cancelled by */
+        char cancelled[32];                /* the last one that was */
+        unsigned n_asked, n_allowed, n_cancelled;
         char action[64];
         const char *detail;
         char seen_detail[64];
@@ -77,15 +79,29 @@ static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error) 
                 if (streq(k, "capsule"))
                         (void) snprintf(g->seen_detail, sizeof(g->seen_detail), "%s", v);
         }
+        assert(sd_bus_message_exit_container(m) >= 0);
         assert(g->n_asked < ASKED_MAX);
+        assert(sd_bus_message_read(m, "us", NULL, &v) >= 0 && *v);
+        (void) snprintf(g->cancellations[g->n_asked], sizeof(g->cancellations[0]), "%s", v);
         g->asked[g->n_asked++] = sd_bus_message_ref(m);
         return 1;
+}
+
+static int method_cancel(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *cancellation;
+        Rig *g = userdata;
+
+        assert(sd_bus_message_read(m, "s", &cancellation) >= 0);
+        (void) snprintf(g->cancelled, sizeof(g->cancelled), "%s", cancellation);
+        g->n_cancelled++;
+        return sd_bus_reply_method_return(m, NULL);
 }
 
 static const sd_bus_vtable polkit_vtable[] = {
         SD_BUS_VTABLE_START(0),
         SD_BUS_METHOD("CheckAuthorization", "(sa{sv})sa{ss}us", "(bba{ss})", method_check,
                       SD_BUS_VTABLE_UNPRIVILEGED),
+        SD_BUS_METHOD("CancelCheckAuthorization", "s", "", method_cancel, SD_BUS_VTABLE_UNPRIVILEGED),
         SD_BUS_VTABLE_END,
 };
 
@@ -175,7 +191,8 @@ static void down(Rig *g) {
         ASSERT_EQ(remove_tree_at(AT_FDCWD, g->dir), 0);
 }
 
-/* A caller: exit status 0 allowed, 1 denied, 2 too many, 4 timed out, 3 anything else. n: calls at once. */
+/* A caller: exit status 0 allowed, 1 denied, 2 too many, 4 timed out, 3 anything else. n: calls at once;
+ * more than one: it stays. */
 static pid_t call(Rig *g, uid_t uid, unsigned n) {
         sd_bus *bus = NULL;
         pid_t pid;
@@ -198,6 +215,8 @@ static pid_t call(Rig *g, uid_t uid, unsigned n) {
                 _cleanup_(sd_bus_error_free) sd_bus_error error = SD_BUS_ERROR_NULL;
                 int r = sd_bus_call_method(bus, SERVICE, "/test", SERVICE, "Do", &error, NULL, NULL);
 
+                if (n > 1)
+                        (void) pause(); /* its calls live as long as it */
                 if (r >= 0)
                         _exit(0);
                 if (sd_bus_error_has_name(&error, fault_bus_name(FAULT_ACCESS_DENIED)))
@@ -289,10 +308,14 @@ TEST(callers_that_leave) {
                 turn_until(&g, &g.n_asked, i + 1);
                 ASSERT_EQ(kill(pid, SIGKILL), 0);
                 ASSERT_EQ(wait_for(&g, pid), 99);
-                answer(&g, i, i % 2);
-                settle(&g);
+                turn_until(&g, &g.n_cancelled, i + 1);
+                ASSERT_STREQ(g.cancelled, g.cancellations[i]);
                 ASSERT_EQ(polkit_n_pending(g.polkit), 0);
+                if (i % 2)
+                        answer(&g, i, true); /* too late: nobody listens */
+                settle(&g);
         }
+        ASSERT_EQ(g.n_allowed, 0);
         down(&g);
 }
 

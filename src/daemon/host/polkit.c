@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "basic/hashmap.h"
@@ -14,6 +16,11 @@
 #define CHECK_TIMEOUT_USEC       (25 * USEC_PER_SEC)
 #define INTERACTIVE_TIMEOUT_USEC (120 * USEC_PER_SEC)
 
+#define POLKIT_NAME      "org.freedesktop.PolicyKit1"
+#define POLKIT_PATH      "/org/freedesktop/PolicyKit1/Authority"
+#define POLKIT_INTERFACE "org.freedesktop.PolicyKit1.Authority"
+#define CANCELLATION_LEN 32U
+
 typedef struct Sender {
         uid_t uid;
         char name[];
@@ -26,6 +33,8 @@ typedef struct Query {
         struct Query *next;
         sd_bus_message *message;
         sd_bus_slot *slot; /* the open call; NULL: answered */
+        sd_bus_slot *left; /* tells that the caller left, while polkit is asked */
+        uint64_t number;   /* of the question, by which it is cancelled */
         uid_t uid;         /* UID_UNKNOWN while that is what is asked */
         char *question;    /* action and details; NULL: only the uid was asked */
         int result;        /* 1, or a negative errno with fault */
@@ -37,6 +46,7 @@ struct Polkit {
         uid_t trusted_uid;
         Hashmap *senders; /* unique name -> Sender */
         Query *queries;
+        uint64_t n_asked;
         sd_event_source *collector;
 };
 
@@ -64,6 +74,7 @@ static void query_free(Query *q) {
                 }
 
         sd_bus_slot_unref(q->slot);
+        sd_bus_slot_unref(q->left);
         sd_bus_message_unref(q->message);
         fault_done(&q->fault);
         free(q->question);
@@ -154,6 +165,7 @@ static void dispatch_again(Query *q) {
         int r;
 
         q->slot = sd_bus_slot_unref(q->slot);
+        q->left = sd_bus_slot_unref(q->left);
 
         r = sd_bus_message_rewind(q->message, true);
         if (r >= 0)
@@ -307,21 +319,57 @@ static int append_details(sd_bus_message *c, const char *const *details) {
         return r < 0 ? r : sd_bus_message_close_container(c);
 }
 
+static void format_cancellation(const Query *q, char ret[static CANCELLATION_LEN]) {
+        (void) snprintf(ret, CANCELLATION_LEN, "wrenn-%" PRIu64, q->number);
+}
+
+/* A dialog that nobody waits for would stay on somebody's screen. */
+static int on_caller_left(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+        const char *name, *old_owner, *new_owner;
+        char cancellation[CANCELLATION_LEN];
+        Query *q = userdata;
+        int r;
+
+        if (sd_bus_message_read(m, "sss", &name, &old_owner, &new_owner) < 0 || !isempty(new_owner))
+                return 0;
+
+        format_cancellation(q, cancellation);
+        r = sd_bus_call_method_async(q->polkit->bus, NULL, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE,
+                                     "CancelCheckAuthorization", NULL, NULL, "s", cancellation);
+        if (r < 0)
+                (void) log_warning_errno(r, "Failed to cancel a question to polkit, ignoring: %m");
+        query_free(q);
+        return 0;
+}
+
+static int watch_caller(Polkit *p, Query *q) {
+        _cleanup_free_ char *match = strjoin(
+                        "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',"
+                        "member='NameOwnerChanged',arg0='",
+                        sd_bus_message_get_sender(q->message), "'");
+
+        return match ? sd_bus_add_match_async(p->bus, &q->left, match, on_caller_left, NULL, q) : -ENOMEM;
+}
+
 static int send_check(Polkit *p, Query *q, const char *action, const char *const *details) {
         _cleanup_(sd_bus_message_unrefp) sd_bus_message *c = NULL;
         int interactive = sd_bus_message_get_allow_interactive_authorization(q->message) > 0;
+        char cancellation[CANCELLATION_LEN];
         int r;
 
-        r = sd_bus_message_new_method_call(p->bus, &c, "org.freedesktop.PolicyKit1",
-                                           "/org/freedesktop/PolicyKit1/Authority",
-                                           "org.freedesktop.PolicyKit1.Authority", "CheckAuthorization");
+        q->number = ++p->n_asked;
+        format_cancellation(q, cancellation);
+        r = sd_bus_message_new_method_call(p->bus, &c, POLKIT_NAME, POLKIT_PATH, POLKIT_INTERFACE,
+                                           "CheckAuthorization");
         if (r >= 0)
                 r = sd_bus_message_append(c, "(sa{sv})s", "system-bus-name", 1, "name", "s",
                                           sd_bus_message_get_sender(q->message), action);
         if (r >= 0)
                 r = append_details(c, details);
         if (r >= 0)
-                r = sd_bus_message_append(c, "us", (uint32_t) interactive, NULL);
+                r = sd_bus_message_append(c, "us", (uint32_t) interactive, cancellation);
+        if (r >= 0)
+                r = watch_caller(p, q);
         if (r >= 0)
                 r = sd_bus_call_async(p->bus, &q->slot, c, on_check, q,
                                       interactive ? INTERACTIVE_TIMEOUT_USEC : CHECK_TIMEOUT_USEC);
