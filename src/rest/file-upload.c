@@ -101,7 +101,10 @@ static void on_end(AgentCall *c, void *userdata) {
         }
         u->call = agent_call_free(u->call);
         u->done = true;
-        upload_answer(u);
+        if (u->request->body_whole)
+                upload_answer(u);
+        else
+                gate_conn_continue(u->request->conn); /* the rest may wait for room; it may free us */
 }
 
 static void on_failed(AgentCall *c, const Fault *fault, void *userdata) {
