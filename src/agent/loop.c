@@ -240,6 +240,7 @@ static void loop_run_again(Loop *l) {
 int loop_run(Loop *l) {
         struct epoll_event events[LOOP_EVENTS_MAX];
 
+        l->stopped = false;
         while (!l->stopped) {
                 int n;
 

@@ -52,6 +52,6 @@ void loop_timer_stop(LoopTimer *t);
 /* Runs handler before each wait: where output of the turn is sent in one piece. */
 void loop_set_prepare(Loop *l, LoopHandler handler, void *userdata);
 
-/* Until loop_stop(). -errno of epoll_wait(2). */
+/* Until loop_stop() in a handler. -errno of epoll_wait(2). */
 int loop_run(Loop *l);
 void loop_stop(Loop *l);

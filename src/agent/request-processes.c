@@ -134,7 +134,7 @@ void process_resize_post(Request *q) {
         if (r >= 0)
                 r = request_parse_number(path, "rows", 0, &rows);
         if (r < 0 || !pty_size_is_valid(cols, rows)) {
-                (void) fault_set(&fault, FAULT_INVALID_ARGS, "cols, rows: expected integers 1..%u, 1..%u.",
+                (void) fault_set(&fault, FAULT_INVALID_ARGS, "cols, rows: expected 1 to %u, 1 to %u.",
                                  PTY_COLS_MAX, PTY_ROWS_MAX);
                 answer_fault(q, &fault);
                 return;

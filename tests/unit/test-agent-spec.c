@@ -85,6 +85,69 @@ static int parse_sized(const char *name, const char *begin, const char *unit, si
         return spec_parse(text, at, &s, &fault);
 }
 
+static int parse_pty(const char *text, SpecPty *ret, Fault *reterr) {
+        _cleanup_(spec_done) Spec s = {};
+        int r;
+
+        r = spec_parse(text, strlen(text), &s, reterr);
+        if (r >= 0)
+                *ret = s.pty;
+        return r;
+}
+
+TEST(pty) {
+        static const struct {
+                const char *text;
+                int r;
+                bool wanted;
+                uint32_t cols, rows;
+                const char *message;
+        } cases[] = {
+                { "{\"cmd\":\"x\"}", 0, false, 0, 0, NULL },
+                { "{\"cmd\":\"x\",\"pty\":null}", 0, false, 0, 0, NULL },
+                { "{\"cmd\":\"x\",\"pty\":{}}", 0, true, 80, 24, NULL },
+                { "{\"cmd\":\"x\",\"pty\":{\"cols\":0,\"rows\":0}}", 0, true, 80, 24, NULL },
+                { "{\"cmd\":\"x\",\"pty\":{\"cols\":1}}", 0, true, 1, 24, NULL },
+                { "{\"cmd\":\"x\",\"pty\":{\"cols\":4096,\"rows\":4096}}", 0, true, 4096, 4096, NULL },
+                { "{\"pty\":{},\"args\":[]}", 0, true, 80, 24, NULL }, /* the login shell */
+                { "{\"pty\":{},\"args\":[\"a\"]}", -EINVAL, .message = "cmd: is required with args." },
+                { "{}", -EINVAL, .message = "cmd: is required." },
+                { "{\"cmd\":\"x\",\"pty\":true}", -EINVAL, .message = "pty: expected an object." },
+                { "{\"cmd\":\"x\",\"pty\":{\"cols\":4097}}", -EINVAL,
+                  .message = "cols: expected 1 to 4096, not 4097." },
+                { "{\"cmd\":\"x\",\"pty\":{\"rows\":4097}}", -EINVAL,
+                  .message = "rows: expected 1 to 4096, not 4097." },
+                { "{\"cmd\":\"x\",\"pty\":{\"rows\":-1}}", -EINVAL,
+                  .message = "rows: expected 1 to 4096, not -1." },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_(fault_done) Fault fault = FAULT_NULL;
+                SpecPty pty = {};
+
+                if (parse_pty(cases[i].text, &pty, &fault) != cases[i].r)
+                        fail_msg("%s", cases[i].text);
+                ASSERT_STREQ(fault.message, cases[i].message);
+                ASSERT_TRUE(pty.wanted == cases[i].wanted && pty.cols == cases[i].cols &&
+                            pty.rows == cases[i].rows);
+        }
+}
+
+TEST(pty_sizes) {
+        ASSERT_TRUE(pty_size_is_valid(1, 1) && pty_size_is_valid(PTY_COLS_MAX, PTY_ROWS_MAX));
+        ASSERT_TRUE(!pty_size_is_valid(0, 1) && !pty_size_is_valid(1, 0));
+        ASSERT_TRUE(!pty_size_is_valid(PTY_COLS_MAX + 1, 1) && !pty_size_is_valid(1, PTY_ROWS_MAX + 1));
+}
+
+TEST(login) {
+        _cleanup_strv_ char **argv = NULL, **candidates = NULL;
+        User u = { .shell = (char *) "/usr/bin/zsh" };
+
+        ASSERT_OK(spec_build_login(&u, &argv, &candidates));
+        expect_list(argv, "[-zsh]");
+        expect_list(candidates, "[/usr/bin/zsh][/bin/sh]");
+}
+
 TEST(bounds) {
         ASSERT_OK(parse_sized("args", "[\"\"", ",\"\"", ARGV_MAX - 1, "]"));
         ASSERT_EQ(parse_sized("args", "[\"\"", ",\"\"", ARGV_MAX, "]"), -EINVAL);
@@ -128,8 +191,22 @@ TEST(environment) {
         ASSERT_OK(spec_build_env(&s, &u, defaults, &env));
         expect_list(env, "[PATH=/p][HOME=/h][USER=u][LOGNAME=u][WRENN_SANDBOX=mine][B=2]");
         ASSERT_STREQ(env_get(env, "HOME"), "/h");
+        ASSERT_NULL(env_get(env, "TERM"));
         ASSERT_NULL(env_get(env, "HOM"));
         ASSERT_NULL(env_get(NULL, "HOME"));
+}
+
+TEST(environment_of_a_terminal) {
+        char *request[] = { (char *) "TERM=vt100", NULL };
+        User u = { .name = (char *) "u", .home = (char *) "/h" };
+        _cleanup_strv_ char **env = NULL, **given = NULL;
+        Spec s = { .pty.wanted = true };
+
+        ASSERT_OK(spec_build_env(&s, &u, NULL, &env));
+        ASSERT_STREQ(env_get(env, "TERM"), "xterm-256color");
+        s.env = request;
+        ASSERT_OK(spec_build_env(&s, &u, NULL, &given));
+        ASSERT_STREQ(env_get(given, "TERM"), "vt100");
 }
 
 TEST(argv) {

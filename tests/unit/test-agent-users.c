@@ -21,21 +21,21 @@ TEST(passwd) {
                 const char *name;
                 int r;
                 uid_t uid;
-                const char *home;
+                const char *home, *shell;
         } cases[] = {
-                { "root", 0, 0, "/root" },
-                { "plain", 0, 1002, "/home/plain" },
-                { "1003", 0, 1003, "/" },
-                { "1002", 0, 1004, "/home/number" }, /* a name before a number */
-                { "last", 0, 1005, "/home/last" },   /* neither shell nor newline */
-                { "nohome", 0, 1003, "/" },
-                { "broken", -ENOENT, 0, NULL },
-                { "short", -ENOENT, 0, NULL },
-                { "", -ENOENT, 0, NULL },
-                { "negative", -ENOENT, 0, NULL },
-                { "4294967295", -ENOENT, 0, NULL },
-                { "nobody", -ENOENT, 0, NULL },
-                { "roo", -ENOENT, 0, NULL },
+                { "root", 0, 0, "/root", "/bin/bash" },
+                { "plain", 0, 1002, "/home/plain", "/bin/sh" },
+                { "1003", 0, 1003, "/", "/bin/sh" },
+                { "1002", 0, 1004, "/home/number", "/bin/sh" }, /* a name before a number */
+                { "last", 0, 1005, "/home/last", "/bin/sh" },   /* neither shell nor newline */
+                { "nohome", 0, 1003, "/", "/bin/sh" },
+                { "broken", -ENOENT, 0, NULL, NULL },
+                { "short", -ENOENT, 0, NULL, NULL },
+                { "", -ENOENT, 0, NULL, NULL },
+                { "negative", -ENOENT, 0, NULL, NULL },
+                { "4294967295", -ENOENT, 0, NULL, NULL },
+                { "nobody", -ENOENT, 0, NULL, NULL },
+                { "roo", -ENOENT, 0, NULL, NULL },
         };
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
@@ -46,6 +46,7 @@ TEST(passwd) {
                         continue;
                 ASSERT_EQ(u.uid, cases[i].uid);
                 ASSERT_STREQ(u.home, cases[i].home);
+                ASSERT_STREQ(u.shell, cases[i].shell);
                 ASSERT_EQ(u.n_groups, 1);
                 ASSERT_EQ(u.groups[0], u.gid);
         }
