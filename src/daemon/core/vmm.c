@@ -119,35 +119,38 @@ VmmProbe* vmm_probe_free(VmmProbe *p) {
         return NULL;
 }
 
-int vmm_choose_accelerator(VmmProbe *p, Accelerator *ret, Fault *reterr) {
-        const Config *c = &p->manager->config;
-
+int accelerator_choose(const Config *c, bool has_program, const char *kvm_problem, Accelerator *ret,
+                       Fault *reterr) {
         if (c->backend == BACKEND_FIRECRACKER)
                 return fault_set(reterr, FAULT_BACKEND_UNAVAILABLE,
                                  "Backend=firecracker: this version drives QEMU only; set Backend=qemu.");
-        if (!p->program)
+        if (!has_program)
                 return fault_set(
                                 reterr, FAULT_BACKEND_UNAVAILABLE,
                                 "No virtual machine monitor is installed. Remedy: apt install qemu-system-x86, then "
                                 "systemctl reload wrennd.");
 
-        if (c->accelerator != ACCELERATOR_TCG && !p->kvm_problem) {
+        if (c->accelerator != ACCELERATOR_TCG && !kvm_problem) {
                 *ret = ACCELERATOR_KVM;
                 return 0;
         }
         if (c->accelerator == ACCELERATOR_KVM)
                 return fault_set(reterr, FAULT_NO_KVM, "Accelerator=kvm is configured, but %s.",
-                                 p->kvm_problem);
+                                 kvm_problem);
         if (!c->allow_emulation)
                 return fault_set(
                                 reterr, FAULT_NO_KVM,
                                 "This host cannot isolate capsules: %s. Emulation would run them, but isolates nothing. Remedy: a "
                                 "host with hardware virtualization; or, for trying out with code you trust, AllowEmulation=yes "
                                 "below [Daemon] in " CONFDIR "/wrennd.conf, then: systemctl reload wrennd",
-                                p->kvm_problem ?: "Accelerator=tcg is configured");
+                                kvm_problem ?: "Accelerator=tcg is configured");
 
         *ret = ACCELERATOR_TCG;
         return 0;
+}
+
+int vmm_choose_accelerator(VmmProbe *p, Accelerator *ret, Fault *reterr) {
+        return accelerator_choose(&p->manager->config, p->program != NULL, p->kvm_problem, ret, reterr);
 }
 
 /* The file list for the jail, computed again when one of the files changed. */

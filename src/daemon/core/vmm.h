@@ -26,6 +26,10 @@ void vmm_probe_refresh(VmmProbe *p);
 
 /* FAULT_NO_KVM (with the remedy), FAULT_BACKEND_UNAVAILABLE (a program is missing). */
 int vmm_choose(VmmProbe *p, VmmChoice *ret, Fault *reterr);
+/* The rule: what the configuration wants of a host that has a VMM program or not, and KVM unless kvm_problem
+ * says why not. Faults as vmm_choose(). */
+int accelerator_choose(const Config *c, bool has_program, const char *kvm_problem, Accelerator *ret,
+                       Fault *reterr);
 /* Which of them a capsule would get, without looking at files: for admission. */
 int vmm_choose_accelerator(VmmProbe *p, Accelerator *ret, Fault *reterr);
 
