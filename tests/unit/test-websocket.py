@@ -19,53 +19,13 @@ import time
 import traceback
 
 import websockets
-import wsproto
 from wsproto import events
 
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
-PATIENCE = 60           # seconds; nothing here depends on less
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "lib"))
+from rfc6455 import BINARY, CLOSE, PATIENCE, PING, PONG, TEXT, Peer, chop, close, frame, pieces, text  # noqa: E402
+
 MESSAGE_MAX = 1 << 20   # limits.h
 FRAGMENTS_MAX = 64
-
-
-def mask(data, key):
-    n = len(data)
-    return (int.from_bytes(data, "big") ^ int.from_bytes((key * (n // 4 + 1))[:n], "big")).to_bytes(n, "big") if n else b""
-
-
-def frame(opcode, data=b"", fin=1, rsv=0, masked=True, announce=None):
-    """One frame of a client. announce: a length in the header that is not len(data)."""
-    n = len(data) if announce is None else announce
-    head = bytes([fin << 7 | rsv << 4 | opcode])
-    bit = 0x80 if masked else 0
-    if n < 126:
-        head += bytes([bit | n])
-    elif n < 1 << 16:
-        head += struct.pack(">BH", bit | 126, n)
-    else:
-        head += struct.pack(">BQ", bit | 127, n)
-    if not masked:
-        return head + data
-    key = os.urandom(4)
-    return head + key + mask(data, key)
-
-
-def text(s, **more):
-    return frame(TEXT, s if isinstance(s, bytes) else s.encode(), **more)
-
-
-def close(code=1000, reason=b""):
-    return frame(CLOSE, b"" if code is None else struct.pack(">H", code) + reason)
-
-
-def pieces(opcode, *parts):
-    """A message in these fragments."""
-    last = len(parts) - 1
-    return [frame(0 if i else opcode, part, fin=int(i == last)) for i, part in enumerate(parts)]
-
-
-def chop(data, size):
-    return [data[i:i + size] for i in range(0, len(data), size)]
 
 
 class Service:
@@ -84,81 +44,17 @@ class Service:
         if self.process.wait(PATIENCE) != 0:
             raise AssertionError("ws-echo ended with %d" % self.process.returncode)
 
+    def peer(self, path="/echo", receive_buffer=None, **more):
+        s = socket.socket()
+        if receive_buffer:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        s.connect(("127.0.0.1", self.port))
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return Peer(s, path, **more)
+
     def memory(self):
         with open("/proc/%d/smaps_rollup" % self.process.pid, encoding="ascii") as f:
             return next(int(line.split()[1]) * 1024 for line in f if line.startswith("Rss:"))
-
-
-class Peer:
-    """A client. What it sends is bytes; what comes is read by wsproto."""
-
-    def __init__(self, service, path="/echo", behind=b"", receive_buffer=None):
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(("127.0.0.1", service.port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.ws = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
-        self.queue, self.partial, self.eof = [], b"", False
-        self.socket.sendall(self.ws.send(events.Request(host="localhost:%d" % service.port, target=path)) + behind)
-        first = self.next()
-        assert first == ("accept",), first
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *unused):
-        self.socket.close()
-
-    def send(self, *parts):
-        """Each part in a system call of its own."""
-        for part in parts:
-            self.socket.sendall(part)
-
-    def fill(self):
-        try:
-            data = self.socket.recv(1 << 16)
-        except ConnectionResetError:
-            data = b""
-        self.eof = not data
-        if self.eof:
-            return
-        self.ws.receive_data(data)
-        for e in self.ws.events():
-            if isinstance(e, events.AcceptConnection):
-                self.queue.append(("accept",))
-            elif isinstance(e, events.Message):
-                part = e.data.encode() if isinstance(e, events.TextMessage) else bytes(e.data)
-                self.partial += part
-                if e.message_finished:
-                    self.queue.append((TEXT if isinstance(e, events.TextMessage) else BINARY, self.partial))
-                    self.partial = b""
-            elif isinstance(e, events.Ping):
-                self.queue.append((PING, bytes(e.payload)))
-            elif isinstance(e, events.Pong):
-                self.queue.append((PONG, bytes(e.payload)))
-            elif isinstance(e, events.CloseConnection):
-                self.queue.append((CLOSE, e.code))
-            else:
-                self.queue.append((repr(e),))
-
-    def next(self):
-        """(opcode, data), (CLOSE, code) or None at the end."""
-        while not self.queue and not self.eof:
-            self.fill()
-        return self.queue.pop(0) if self.queue else None
-
-    def expect(self, *expected):
-        for e in expected:
-            got = self.next()
-            if got != e:
-                raise AssertionError("got %.200r, expected %.200r" % (got, e))
-
-    def end(self, code=1000):
-        """The client closes."""
-        self.send(close(code))
-        self.expect((CLOSE, code if code else 1005), None)
 
 
 CASES = []
@@ -170,7 +66,7 @@ def case(number, title, sent, expected=(), closed=None):
     parts = [sent] if isinstance(sent, bytes) else list(sent)
 
     def run(service):
-        with Peer(service) as p:
+        with service.peer() as p:
             try:
                 p.send(*parts)
             except (BrokenPipeError, ConnectionResetError):
@@ -204,14 +100,14 @@ case("1.2.8", "binary of 65536 bytes in pieces of 997", chop(frame(BINARY, b"\xf
 
 @special("1.3.1", "a message behind the handshake's head, in the same packet")
 def behind_the_head(service):
-    with Peer(service, behind=text("early") + text("bird")) as p:
+    with service.peer(behind=text("early") + text("bird")) as p:
         p.expect((TEXT, b"early"), (TEXT, b"bird"))
         p.end()
 
 
 @special("1.3.2", "messages made by wsproto")
 def by_wsproto(service):
-    with Peer(service) as p:
+    with service.peer() as p:
         for data in "", "ä", "x" * 100000:
             p.send(p.ws.send(events.TextMessage(data=data)))
             p.expect((TEXT, data.encode()))
@@ -248,7 +144,7 @@ case("2.11", "ten pings, octet by octet", chop(b"".join(frame(PING, b"payload-%d
 
 @special("2.12", "pings while the handler takes nothing")
 def ping_while_held(service):
-    with Peer(service, "/hold") as p:
+    with service.peer("/hold") as p:
         for i in range(20):
             p.send(text("x" * 10000), frame(PING, b"%d" % i))
             p.expect((PONG, b"%d" % i))
@@ -256,7 +152,7 @@ def ping_while_held(service):
 
 @special("2.13", "pings while output flows")
 def ping_while_flooded(service):
-    with Peer(service, "/flood") as p:
+    with service.peer("/flood") as p:
         for i in range(5):
             p.send(frame(PING, b"%d" % i))
             got = p.next()
@@ -267,7 +163,7 @@ def ping_while_flooded(service):
 
 @special("2.14", "10000 pings at once: the last one is answered, if not all")
 def many_pings(service):
-    with Peer(service) as p:
+    with service.peer() as p:
         p.send(b"".join(frame(PING, b"%d" % i) for i in range(10000)))
         last = -1
         while last < 9999:
@@ -421,7 +317,7 @@ for number, (octets, valid) in UTF8.items():
 def closes(number, title, sent, expected, behind=b""):
     """The client closes in its own way; then comes the end."""
     def run(service):
-        with Peer(service) as p:
+        with service.peer() as p:
             p.send(sent + behind)
             p.expect(*expected, None)
     CASES.append((number, title, run))
@@ -452,7 +348,7 @@ case("7.13.2", "a code beyond all: 65535", close(65535), closed=1002)
 
 @special("7.14.1", "the service closes; the client answers")
 def service_closes(service):
-    with Peer(service, "/close") as p:
+    with service.peer("/close") as p:
         p.send(text("x"), text("y"))
         p.expect((TEXT, b"bye"), (CLOSE, 4001))
         p.send(close(4001))
@@ -461,14 +357,14 @@ def service_closes(service):
 
 @special("7.14.2", "the service closes; the client says nothing to it")
 def service_closes_alone(unused):
-    with Service(100) as service, Peer(service, "/close") as p:
+    with Service(100) as service, service.peer("/close") as p:
         p.send(text("x"))
         p.expect((TEXT, b"bye"), (CLOSE, 4001), None)
 
 
 @special("7.14.3", "the service closes; the client goes on and on")
 def service_closes_anyway(unused):
-    with Service(100) as service, Peer(service, "/close") as p:
+    with Service(100) as service, service.peer("/close") as p:
         with contextlib.suppress(ConnectionError):
             while select.select([p.socket], [], [], 0) == ([], [], []) or not p.eof:
                 p.send(text("x" * 1000))
@@ -480,7 +376,7 @@ def service_closes_anyway(unused):
 @special("7.14.4", "the service ends: 1001")
 def service_ends(unused):
     with Service() as service:
-        with Peer(service) as p:
+        with service.peer() as p:
             p.send(text("x"))
             p.expect((TEXT, b"x"))
             service.process.terminate()
@@ -493,18 +389,18 @@ def service_ends(unused):
 def vanishing(service):
     for parts in [], [text("x")], [text("x" * 1000)[:500]], [text("x", fin=0)], [b"\x81"], [text("x" * 100000)] * 10:
         for reset in False, True:
-            p = Peer(service)
+            p = service.peer()
             p.send(*parts)
             if reset:
                 p.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             p.socket.close()
-        p = Peer(service)
+        p = service.peer()
         p.send(*parts)
         p.socket.shutdown(socket.SHUT_WR)
         while not p.eof:
             p.fill()
         p.socket.close()
-    with Peer(service) as p:
+    with service.peer() as p:
         p.send(text("alive"))
         p.expect((TEXT, b"alive"))
 
@@ -526,7 +422,7 @@ for kind, (opcode, octet) in enumerate(((TEXT, b"*"), (BINARY, b"\xfe")), 1):
              [(opcode, octet * (256 << 10))])
     for i, n in enumerate((0, 16, 64, 256, 1024), 1):
         def many(service, opcode=opcode, data=octet * n):
-            with Peer(service) as p:
+            with service.peer() as p:
                 sent = 0
                 for done in range(1000):    # at most 100 under way
                     while sent < min(1000, done + 100):
@@ -600,20 +496,20 @@ handshake("11.4.4", "another host", 421, Host="elsewhere.example")
 @special("12.1", "nobody reads: the output is bounded, then the connection is dropped")
 def unread_output(unused):
     with Service(0, 0, 1000) as service:    # less than a KiB in a second
-        peers = [Peer(service, "/flood", receive_buffer=4096) for _ in range(50)]
+        peers = [service.peer("/flood", receive_buffer=4096) for _ in range(50)]
         for p in peers:     # the service has reset it, although not a byte was read
             waiter = select.poll()
             waiter.register(p.socket, 0)
             assert waiter.poll(PATIENCE * 1000)
             p.socket.close()
-        with Peer(service) as p:
+        with service.peer() as p:
             p.send(text("alive"))
             p.expect((TEXT, b"alive"))
 
 
 @special("12.2", "echo without reading: the client is held back, nothing is lost")
 def echo_unread(service):
-    with Peer(service) as p:
+    with service.peer() as p:
         data, sent, got = b"x" * 10000, 0, 0
         out = frame(BINARY, data) * 2000
         p.socket.setblocking(False)
@@ -637,7 +533,7 @@ def echo_unread(service):
 @special("12.3", "a handler that takes nothing: the client is held back")
 def held_back(service):
     before = service.memory()
-    peers = [Peer(service, "/hold") for _ in range(20)]
+    peers = [service.peer("/hold") for _ in range(20)]
     out = frame(BINARY, b"x" * 1000) * 1000
     for p in peers:
         sent = 0
@@ -653,7 +549,7 @@ def held_back(service):
 
 @special("12.4", "100000 messages without a byte, and fragments of one byte")
 def small_change(service):
-    with Peer(service, "/count") as p:
+    with service.peer("/count") as p:
         empty = frame(BINARY) * 1000
         for _ in range(100):
             p.send(empty)
@@ -667,11 +563,11 @@ def small_change(service):
 
 @special("12.5", "1000 sockets: idle ones cost little, all are served, memory comes back")
 def thousand(service):
-    with Peer(service) as first:
+    with service.peer() as first:
         first.send(text("x"))
         first.expect((TEXT, b"x"))
         before = service.memory()
-        peers = [Peer(service) for _ in range(1000)]
+        peers = [service.peer() for _ in range(1000)]
         each = (service.memory() - before) / 1000
         for n in 10, 100000:
             for p in peers:
@@ -692,11 +588,11 @@ def thousand(service):
 @special("12.6", "messages that are never finished cost what was sent of them, no more")
 def unfinished(service):
     before = service.memory()
-    peers = [Peer(service) for _ in range(200)]
+    peers = [service.peer() for _ in range(200)]
     for p in peers:
         p.send(frame(BINARY, b"x" * 100, announce=MESSAGE_MAX))
         p.send(frame(PING, b"x")[:1])   # part of the payload
-    with Peer(service) as p:
+    with service.peer() as p:
         p.send(text("alive"))
         p.expect((TEXT, b"alive"))
     grown = service.memory() - before
@@ -707,7 +603,7 @@ def unfinished(service):
 
 @special("12.7", "silent clients are pinged twice, then dropped; one that answers is not")
 def silent(unused):
-    with Service(0, 1000) as service, Peer(service) as good, Peer(service) as bad:
+    with Service(0, 1000) as service, service.peer() as good, service.peer() as bad:
         ends = {}
         while bad not in ends:
             for p in good, bad:
