@@ -162,6 +162,31 @@ def a_stranger_may_look_but_not_touch():
         check(r.returncode != 0, f"{call[0]} was allowed to nobody")
     equal(bus_property(path, "Capsule", "State"), "running")
     equal(Rest(rest().key).exec(capsule, "echo here")["stdout"], "here\n")
+    wait_for(lambda: journal(DENIED, WRENN_UID="65534"), what="a line that tells of it")
+
+
+CREATED, RUNNING, ENDED = "a7a385afcc6d4133a4b5dfd8c2f4cdaa", "9d762d29ba88410195911ae8ea359662", "17a43622bb6a4724818adb0171b6c490"
+DENIED = "8472e9cf8fad423c9c357b4f04863700"
+
+
+def journal(message, **fields):
+    """Entries with that MESSAGE_ID and those fields."""
+    r = run("journalctl", "-q", "-o", "json", f"MESSAGE_ID={message}", *(f"{k}={v}" for k, v in fields.items()), ok=False)
+    return [json.loads(line) for line in r.stdout.splitlines()]
+
+
+@test
+def the_journal_tells_of_a_life():
+    """created, running, ended: each with its id, its fields, and an entry of the catalog"""
+    capsule, _ = create("1", "Labels", "a{ss}", 1, "who", "me")
+    busctl(BUS_PATH, "Manager", "DestroyCapsule", "sa{sv}", capsule, "0")
+    for message, reason in ((CREATED, ""), (RUNNING, ""), (ENDED, "user")):
+        wait_for(lambda: journal(message, WRENN_CAPSULE_ID=capsule), what=f"the line {message}")  # pylint: disable=cell-var-from-loop
+        entry = journal(message, WRENN_CAPSULE_ID=capsule)[0]
+        equal((entry["WRENN_TEAM"], entry["WRENN_TEMPLATE"], entry.get("WRENN_REASON") or ""), ("default", "minimal", reason))
+    run("journalctl", "--update-catalog")
+    for message in (CREATED, RUNNING, ENDED, DENIED):
+        check("Defined-By: wrenn" in run("journalctl", "--dump-catalog", message).stdout, f"{message} is not in the catalog")
 
 
 main()

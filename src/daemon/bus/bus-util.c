@@ -7,6 +7,7 @@
 #include "basic/strings.h"
 #include "config.h"
 #include "daemon/bus/bus-server.h"
+#include "daemon/core/journal.h"
 
 #define POLKIT_PREFIX    "dev.wrenn.capsules1."
 #define OPTION_BYTES_MAX (64 * KIB)
@@ -54,6 +55,8 @@ int bus_authorize(BusServer *s, sd_bus_message *m, const char *verb, const char 
                               "Only wrenn-restd and root may name a team or a key.");
         if (r > 0)
                 r = polkit_authorize(s->polkit, m, action, details, &caller->uid, &fault);
+        if (r < 0 && fault.code == FAULT_ACCESS_DENIED)
+                journal_denied(caller->uid, verb, fault.message);
         return r < 0 ? bus_error_from_fault(error, r, &fault) : r;
 }
 

@@ -11,6 +11,7 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "daemon/core/capsule.h"
+#include "daemon/core/journal.h"
 #include "daemon/core/manager.h"
 #include "daemon/core/template.h"
 #include "daemon/core/uid-pool.h"
@@ -204,6 +205,8 @@ int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userda
         if (r >= 0 && done)
                 r = capsule_add_create_waiter(c, done, userdata, reterr);
         if (r < 0) {
+                if (reterr && reterr->code == FAULT_NO_CAPACITY)
+                        journal_capsule(c, JOURNAL_NO_ROOM, LOG_WARNING, "Refused: %s", reterr->message);
                 capsule_start_cancel(c);
                 capsule_give_back(c);
                 capsule_forget(c);
@@ -211,8 +214,8 @@ int capsule_create(Manager *m, CapsuleSpec *spec, CapsuleDone done, void *userda
         }
 
         manager_event(m, capsule_new, c);
-        log_capsule(c->id, LOG_INFO, 0, "Creating from template '%s' for team '%s'.", c->spec.template,
-                    c->spec.team);
+        journal_capsule(c, JOURNAL_CREATED, LOG_INFO, "Creating from template '%s' for team '%s'.",
+                        c->spec.template, c->spec.team);
         *ret = c;
         return 0;
 }

@@ -18,6 +18,7 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "daemon/core/capsule.h"
+#include "daemon/core/journal.h"
 #include "daemon/core/layer.h"
 #include "daemon/core/manager.h"
 #include "daemon/core/monitor-link.h"
@@ -547,8 +548,8 @@ static void start_succeed(CapsuleStart *s) {
                          "HostAddress");
         capsule_set_state(c, CAPSULE_RUNNING);
         (void) capsule_save(c, /* durable= */ false, &fault);
-        log_capsule(c->id, LOG_INFO, 0, "Running after %llu ms.",
-                    (unsigned long long) (took / USEC_PER_MSEC));
+        journal_capsule(c, JOURNAL_RUNNING, LOG_INFO, "Running after %llu ms.",
+                        (unsigned long long) (took / USEC_PER_MSEC));
         capsule_finish_create(c, 0, NULL);
 }
 
@@ -559,7 +560,7 @@ static void start_fail(CapsuleStart *s, int r) {
 
         if (!fault_is_set(&s->fault))
                 (void) fault_set_errno(&s->fault, r, "Failed to start the capsule");
-        log_capsule(c->id, LOG_ERR, 0, "Failed to start: %s", s->fault.message);
+        journal_capsule(c, JOURNAL_FAILED, LOG_ERR, "Failed to start: %s", s->fault.message);
         capsule_set_message(c, s->fault.message);
 
         reason = s->fault.code == FAULT_NO_SPACE ? END_DISK_FULL : END_VMM_CRASH;

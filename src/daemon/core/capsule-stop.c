@@ -15,6 +15,7 @@
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "daemon/core/capsule.h"
+#include "daemon/core/journal.h"
 #include "daemon/core/manager.h"
 #include "daemon/core/monitor-link.h"
 #include "daemon/core/trash.h"
@@ -283,8 +284,8 @@ static void stop_done(CapsuleStop *s) {
         capsule_set_state(c, error && !asked ? CAPSULE_ERROR : CAPSULE_STOPPED);
         capsule_tell_one(c, "StatusCode", "TerminationReason", "Leader", "VMMPID", "HostAddress");
         (void) capsule_save(c, /* durable= */ asked, &fault);
-        log_capsule(c->id, LOG_INFO, 0, "Ended: %s%s%s.", end_reason_to_string(c->reason),
-                    c->end_status ? ", " : "", strempty(c->end_status));
+        journal_capsule(c, journal_event_of_end(c->reason), LOG_INFO, "Ended: %s%s%s.",
+                        end_reason_to_string(c->reason), c->end_status ? ", " : "", strempty(c->end_status));
         manager_event(c->manager, capsule_removed, c, end_reason_to_string(c->reason));
 
         if (c->start_result < 0)
