@@ -108,7 +108,7 @@ static void ws_over(WsConn *w) {
         w->timer = event_source_free(w->timer);
         w->turn = event_source_free(w->turn);
         w->fd = close_fd(w->fd);
-        ws_tell_closed(w, WS_CODE_ABNORMAL);
+        ws_tell_closed(w, w->peer_closed ? w->peer_code : WS_CODE_ABNORMAL);
 }
 
 static void ws_reset(WsConn *w) {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * A WebSocket over a socketpair: the input is a program of what the peer, the handler and we do. Messages
- * are within their limits and text is text, whatever comes; what goes out are frames of RFC 6455, none
- * behind a Close; the end is told once; nothing is held afterwards.
+ * First byte, highest bit set: the codec alone, fed with the input in pieces. Else a WebSocket over a
+ * socketpair: the input is a program of what the peer, the handler and we do. Messages are within their
+ * limits and text is text, whatever comes; what goes out are frames of RFC 6455, none behind a Close; the
+ * end is told once; nothing is held afterwards.
  */
 
 #include <string.h>
@@ -19,6 +20,7 @@ enum {
         ECHO = 1 << 0,
         HOLD = 1 << 1,  /* with each message */
         CLOSE = 1 << 2, /* at the third message */
+        CODEC = 1 << 7,
 };
 
 typedef struct Peer {
@@ -167,6 +169,49 @@ static void step(Peer *p, FuzzInput *in) {
         turn(p);
 }
 
+static void check_event(const WsEvent *e) {
+        switch (e->opcode) {
+        case WS_TEXT:
+                assert(e->n <= WS_MESSAGE_MAX && utf8_is_valid(e->data, e->n));
+                break;
+        case WS_BINARY:
+                assert(e->n <= WS_MESSAGE_MAX);
+                break;
+        case WS_PING:
+        case WS_PONG:
+                assert(e->n <= WS_CONTROL_MAX);
+                break;
+        default:
+                assert(e->opcode == WS_CLOSE && e->code >= 1000 && e->code < 5000);
+                assert(e->n <= WS_REASON_MAX && utf8_is_valid(e->data, e->n));
+        }
+}
+
+static void run_codec(FuzzInput *in) {
+        _cleanup_(ws_codec_freep) WsCodec *c = NULL;
+        WsEvent e = {};
+        int r;
+
+        r = ws_codec_new(&c);
+        assert(r >= 0);
+        while (r >= 0 && in->n > 0 && e.opcode != WS_CLOSE) {
+                size_t size = 1U + fuzz_byte(in), n;
+                const uint8_t *data = fuzz_bytes(in, size, &n);
+
+                ws_codec_set_input(c, data, n);
+                while (e.opcode != WS_CLOSE && (r = ws_codec_next(c, &e)) > 0) {
+                        check_event(&e);
+                        ws_codec_release(c);
+                }
+                assert(r != 0 || ws_codec_n_left(c) == 0);
+                assert(ws_codec_n_buffered(c) <= WS_MESSAGE_MAX);
+        }
+        if (r < 0) {
+                assert(r == -EBADMSG && e.opcode == WS_CLOSE);
+                check_event(&e);
+        }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         static const WsHandlers handlers = { on_message, on_writable, on_closed };
         static sd_event *event;
@@ -174,13 +219,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         Peer p = {};
         int pair[2], r;
 
+        p.flags = fuzz_byte(&in);
+        if (p.flags & CODEC) {
+                run_codec(&in);
+                return 0;
+        }
+
         if (!event)
                 assert(sd_event_new(&event) >= 0);
         r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair);
         assert(r >= 0);
         p.event = event;
         p.fd = pair[1];
-        p.flags = fuzz_byte(&in);
 
         r = ws_new(event, pair[0], &(WsConfig) { .buffered = &p.buffered }, "", NULL, 0, on_freed, &p, &p.w);
         assert(r >= 0);

@@ -295,7 +295,7 @@ TEST(held_messages) {
         rig_send(&rig, BYTES("\x81\x81" MASK "a\x81\x81" MASK "b\x88\x80" MASK));
         rig_wait_end(&rig);
         ASSERT_STREQ(rig.text, "a");
-        rig_close(&rig, 1006);
+        rig_close(&rig, 1005);
 }
 
 /* Sends message after message until the socket takes no more; how many bytes of messages. */
