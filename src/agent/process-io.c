@@ -55,7 +55,9 @@ static bool pipe_pump(ProcessPipe *pipe) {
                 n = read(pipe->fd, p->table->buffer, room);
                 if (n < 0 && errno == EINTR)
                         continue;
-                if (n < 0 && errno == EAGAIN)
+                /* The end of its session's leader has hung a terminal up: nobody writes any more, whoever
+                 * still has it open. */
+                if (n < 0 && errno == EAGAIN && !(pipe->type == FRAME_PTY && p->child_ended))
                         break;
 
                 came = true;

@@ -196,6 +196,15 @@ int process_kill(Process *p, int sig) {
         if (p->finished || (p->child_ended && kill(p->pid, 0) >= 0))
                 return -ESRCH;
 
+        /* A shell with job control gives what runs in the foreground a group of its own, which outlives the
+         * hang-up if it likes. */
+        if (sig == SIGKILL && p->output[0].type == FRAME_PTY && p->output[0].fd >= 0) {
+                pid_t foreground = tcgetpgrp(p->output[0].fd);
+
+                if (foreground > 1 && foreground != p->pid)
+                        (void) kill(-foreground, SIGKILL);
+        }
+
         return kill(-p->pid, sig) < 0 ? -errno : 0;
 }
 

@@ -72,7 +72,7 @@ int process_resize(Process *p, uint32_t cols, uint32_t rows);
 
 /* All digits: pid; else tag, the first match. ended: also those whose tail is kept. NULL: none. */
 Process* process_find(ProcessTable *t, const char *selector, bool ended);
-/* To the whole group. -ESRCH. */
+/* To the whole group; SIGKILL also to the foreground group of its terminal. -ESRCH. */
 int process_kill(Process *p, int sig);
 /* {"processes":[…]} of those alive, with cmd and args cut so that it fits into a stream's queue; NULL on out
  * of memory. */

@@ -48,10 +48,10 @@ static void child_limits(const SpawnDefaults *d) {
 }
 
 /* The system calls themselves: glibc's wrappers would synchronise threads of a process we only borrow. */
-static int child_user(const User *u) {
+static int child_user(const User *u, const SpawnDefaults *d) {
         if (syscall(SYS_setgroups, u->n_groups, u->groups) < 0 ||
-            syscall(SYS_setresgid, u->gid, u->gid, u->gid) < 0 ||
-            syscall(SYS_setresuid, u->uid, u->uid, u->uid) < 0)
+            (u->gid != d->gid && syscall(SYS_setresgid, u->gid, u->gid, u->gid) < 0) ||
+            (u->uid != d->uid && syscall(SYS_setresuid, u->uid, u->uid, u->uid) < 0))
                 return -errno;
 
         return 0;
@@ -61,7 +61,7 @@ void spawn_defaults_init(SpawnDefaults *d) {
         struct rlimit nofile = { .rlim_max = SPAWN_NOFILE_SOFT };
 
         (void) getrlimit(RLIMIT_NOFILE, &nofile);
-        *d = (SpawnDefaults) { .nofile_hard = nofile.rlim_max };
+        *d = (SpawnDefaults) { .nofile_hard = nofile.rlim_max, .uid = getuid(), .gid = getgid() };
 }
 
 static void child_signals(void) {
@@ -122,7 +122,7 @@ static int child_main(void *userdata) {
         }
 
         child_limits(q->defaults);
-        r = child_user(q->user);
+        r = child_user(q->user, q->defaults);
         if (r < 0) {
                 c->stage = SPAWN_STAGE_USER;
                 goto fail;

@@ -17,6 +17,8 @@
 /* What every child gets, made once: no system calls for it later. */
 typedef struct SpawnDefaults {
         rlim_t nofile_hard;
+        uid_t uid; /* nothing to do for a child that stays the same */
+        gid_t gid;
 } SpawnDefaults;
 
 void spawn_defaults_init(SpawnDefaults *d);

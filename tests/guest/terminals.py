@@ -170,13 +170,49 @@ def terminal_without_keep_dies_with_its_stream(t):
 
 @test("detached", "guest")
 def terminal_background_job_is_hung_up(t):
-    """The shell's end ends the terminal: nobody waits for a job in the background."""
+    """The shell's end ends the terminal: nobody waits for a job in the background, also for one that does not mind."""
     c = t.client
-    st = c.terminal("bash", "-c", "sleep 7418529 & echo gone")
-    c.wait(st)
-    r = guestrig.Result(st)
-    equal((r.pty, r.code), (b"gone\r\n", 0))
+    for script, n_left in (("sleep 7418529 & echo gone", 0), ("trap '' HUP; sleep 7418529 & echo gone", 1)):
+        st = c.terminal("bash", "-c", script)
+        c.wait(st)
+        r = guestrig.Result(st)
+        equal((r.pty, r.code), (b"gone\r\n", 0))
+        wait_for(lambda: c.run("ps", "-eo", "args").stdout.splitlines().count(b"sleep 7418529") == n_left)
     c.run("ps -eo pid,args | grep '[s]leep 7418529' | while read p x; do kill $p; done")
+
+
+@test("detached", "guest")
+def terminal_kill_reaches_the_foreground(t):
+    """A job in a group of its own that does not mind the hang-up."""
+    c = t.client
+    st = c.terminal("bash", "--norc", "-i", tag="killed", env={"PS1": "> "})
+    c.wait_output(st, rb"> ")
+    c.type(st, b"(trap '' HUP; exec sleep 3216549)\n")
+    wait_for(lambda: c.run("ps", "-eo", "args").stdout.splitlines().count(b"sleep 3216549") == 1)
+    equal(c.json("POST", "/processes/killed/signal?signal=KILL")[0], 204)
+    c.wait(st)
+    equal(guestrig.Result(st).exit["signal"], 9)
+    equal(c.run("ps", "-eo", "args").stdout.splitlines().count(b"sleep 3216549"), 0)
+
+
+@test("detached", "guest")
+def terminal_nobody_has_open_for_a_moment(t):
+    c = t.client
+    st = c.terminal("bash", "-c", "T=$(tty); echo before; exec 0<&- 1>&- 2>&-; sleep 0.5; echo after >$T; exit 5")
+    c.wait(st)
+    equal((guestrig.Result(st).pty, guestrig.Result(st).code), (b"before\r\nafter\r\n", 5))
+
+
+@test("detached", "guest")
+def terminal_is_drained_without_reader(t):
+    c = t.client
+    st = c.terminal("sh", "-c", "seq 1 400000; echo end", tag="chatty-pty")
+    c.cancel(st)
+    wait_for(lambda: not c.json("GET", "/processes")[1]["processes"])
+    late = c.attach("chatty-pty")
+    c.wait(late)
+    r = guestrig.Result(late)
+    assert r.code == 0 and 40_000 < len(r.pty) <= 65536 and r.pty.endswith(b"\r\n400000\r\nend\r\n"), r.pty[-100:]
 
 
 @test("detached", "guest")
