@@ -140,7 +140,7 @@
 #define PTY_PING_USEC         (25 * USEC_PER_SEC)   /* the JSON message; api.md §2.16 wants one each 30 s */
 #define PTY_UNDECIDED_USEC    (250 * USEC_PER_MSEC) /* output is held back for the dialect */
 #define PTY_REMEMBERED_USEC   (50 * USEC_PER_MSEC)  /* the same when the key has one */
-#define PTY_UNDECIDED_BYTES   (64 * KIB)
+#define PTY_TAGS_MAX          4096U                 /* terminals whose dialect is remembered */
 
 /* files of the guest */
 #define FILE_PATH_LEN_MAX    4096U       /* PATH_MAX */

@@ -155,8 +155,31 @@ static void auth_make_room(Auth *a) {
         auth_drop(a, oldest);
 }
 
+static int key_read_option(sd_bus_message *m, AuthKey *k) {
+        const char *name, *value;
+        PtyFraming *framing;
+        int r;
+
+        r = sd_bus_message_read(m, "s", &name);
+        if (r < 0)
+                return r;
+        framing = streq(name, "PtyFraming")          ? &k->pty_framing
+                  : streq(name, "DefaultPtyFraming") ? &k->pty_framing_default
+                                                     : NULL;
+        if (!framing && !streq(name, "DefaultTemplate"))
+                return sd_bus_message_skip(m, "v");
+
+        r = sd_bus_message_read(m, "v", "s", &value);
+        if (r < 0)
+                return r;
+        if (!framing)
+                return free_and_strdup(&k->default_template, value);
+        *framing = MAX(pty_framing_from_string(value), PTY_FRAMING_NONE);
+        return 0;
+}
+
 static int key_read(sd_bus_message *m, AuthKey *k) {
-        const char *id, *team, *name;
+        const char *id, *team;
         int r;
 
         r = sd_bus_message_read(m, "ss", &id, &team);
@@ -170,19 +193,36 @@ static int key_read(sd_bus_message *m, AuthKey *k) {
 
         r = sd_bus_message_enter_container(m, 'a', "{sv}");
         while (r >= 0 && (r = sd_bus_message_enter_container(m, 'e', "sv")) > 0) {
-                const char *value;
-
-                r = sd_bus_message_read(m, "s", &name);
-                if (r >= 0 && streq(name, "DefaultTemplate")) {
-                        r = sd_bus_message_read(m, "v", "s", &value);
-                        if (r >= 0)
-                                r = free_and_strdup(&k->default_template, value);
-                } else if (r >= 0)
-                        r = sd_bus_message_skip(m, "v");
+                r = key_read_option(m, k);
                 if (r >= 0)
                         r = sd_bus_message_exit_container(m);
         }
+        k->pty_framing_noted = k->pty_framing;
         return r;
+}
+
+void auth_note_framing(Auth *a, AuthKey *k, PtyFraming framing) {
+        uint64_t now = now_usec(CLOCK_BOOTTIME);
+        sd_bus_message *m = NULL;
+        int r;
+
+        k->pty_framing = framing;
+        if (k->pty_framing_noted == framing || (k->noted_usec > 0 && now < k->noted_usec + AUTH_NOTE_USEC))
+                return;
+
+        r = bus_client_message(a->bus, NULL, "NoteKey", &m);
+        if (r >= 0)
+                r = sd_bus_message_append(m, "sa{sv}", k->id, 1, "PtyFraming", "s",
+                                          pty_framing_to_string(framing));
+        if (r >= 0)
+                r = bus_client_send(a->bus, m, 0, NULL, NULL, NULL);
+        sd_bus_message_unref(m);
+        if (r < 0) {
+                log_debug_errno(r, "Failed to note the dialect of key '%s', ignoring: %m", k->id);
+                return;
+        }
+        k->pty_framing_noted = framing;
+        k->noted_usec = now;
 }
 
 /* A yes of wrennd: the key is new, or is known to be good once more. */
@@ -206,6 +246,7 @@ static int auth_learn(Auth *a, const uint8_t hash[static AUTH_HASH_LEN], sd_bus_
         i = auth_position(a, hash, &found);
         if (found) {
                 a->keys[i]->checked_usec = now;
+                a->keys[i]->pty_framing_default = k->pty_framing_default;
                 *ret = a->keys[i];
                 return 0;
         }

@@ -11,8 +11,10 @@
 #include "basic/sha256.h"
 #include "rest/bus-client.h"
 #include "rest/peer.h"
+#include "rest/pty-dialect.h"
 
-#define AUTH_HASH_LEN SHA256_LEN
+#define AUTH_HASH_LEN  SHA256_LEN
+#define AUTH_NOTE_USEC (5 * USEC_PER_SEC)
 
 typedef struct Auth Auth;
 typedef struct AuthCall AuthCall;
@@ -26,6 +28,9 @@ typedef struct AuthKey {
         uint64_t checked_usec;  /* CLOCK_BOOTTIME, when wrennd last said yes */
         uint64_t used_usec;
         bool revoked;
+        PtyFraming pty_framing, pty_framing_default; /* last shown by an input; PtyFraming= */
+        PtyFraming pty_framing_noted;                /* what wrennd knows */
+        uint64_t noted_usec;                         /* CLOCK_BOOTTIME */
 } AuthKey;
 
 AuthKey* auth_key_ref(AuthKey *k);
@@ -51,6 +56,9 @@ int auth_lookup(Auth *a, const uint8_t hash[static AUTH_HASH_LEN], Peer *peer, u
                 void *userdata, AuthKey **ret_key, AuthCall **ret_call, Fault *reterr);
 AuthCall* auth_call_free(AuthCall *c);
 DEFINE_CLEANUP(AuthCall, auth_call_free)
+
+/* A client with this key showed its dialect. wrennd is told, at most once in AUTH_NOTE_USEC. */
+void auth_note_framing(Auth *a, AuthKey *k, PtyFraming framing);
 
 /* KeyRevoked came; NULL: forget all (wrennd went away and may have revoked some meanwhile). */
 void auth_forget(Auth *a, const char *key_id);

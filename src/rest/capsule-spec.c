@@ -127,18 +127,24 @@ int exec_spec_from_json(json_t *body, ExecSpec *ret, Fault *reterr) {
 }
 
 char* exec_spec_to_agent(const ExecSpec *s) {
-        _cleanup_json_ json_t *o = NULL, *args = NULL, *env = NULL;
+        _cleanup_json_ json_t *o = NULL, *args = NULL, *env = NULL, *pty = NULL;
 
         args = json_from_strv(s->args);
         env = json_from_env(s->envs);
         if (!args || !env)
                 return NULL;
+        if (s->terminal) {
+                pty = json_pack("{s:I,s:I}", "cols", (json_int_t) s->cols, "rows", (json_int_t) s->rows);
+                if (!pty)
+                        return NULL;
+        }
 
-        o = json_pack("{s:s, s:O, s:O, s:s*, s:s*, s:s*, s:I, s:b, s:s, s:b, s:b}", "cmd", s->cmd, "args",
-                      args, "env", env, "cwd", isempty(s->cwd) ? NULL : s->cwd, "user",
+        o = json_pack("{s:s, s:O, s:O, s:s*, s:s*, s:s*, s:I, s:b, s:s, s:b, s:b, s:O*}", "cmd", s->cmd,
+                      "args", args, "env", env, "cwd", isempty(s->cwd) ? NULL : s->cwd, "user",
                       isempty(s->user) ? NULL : s->user, "tag",
                       s->background && !isempty(s->tag) ? s->tag : NULL, "timeout_usec",
                       (json_int_t) s->timeout_usec, "stdin", 0, "on_disconnect",
-                      s->background ? "keep" : "kill", "shell_fallback", 1, "batch", !s->background);
+                      s->background ? "keep" : "kill", "shell_fallback", 1, "batch", !s->background, "pty",
+                      pty);
         return o ? json_dumps(o, JSON_COMPACT) : NULL;
 }

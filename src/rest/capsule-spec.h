@@ -30,7 +30,8 @@ typedef struct ExecSpec {
         char *user;            /* NULL: the template's default user */
         char *tag;             /* NULL: made by the agent; background only */
         uint64_t timeout_usec; /* 0: none but the daemon's */
-        bool background;
+        bool background, terminal;
+        uint32_t cols, rows; /* of the terminal; 0: the agent's default */
 } ExecSpec;
 
 void exec_spec_done(ExecSpec *s);

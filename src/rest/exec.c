@@ -109,7 +109,7 @@ static void exec_answer(ExecOp *o, int exit_code) {
         rest_answer_response(o->request, 200, response);
 }
 
-static void on_process_started(ProcessCall *p, uint32_t pid, const char *tag, void *userdata) {
+static void on_process_started(ProcessCall *p, const ProcessStarted *started, void *userdata) {
         ExecOp *o = userdata;
 
         if (!o->spec.background)
@@ -117,7 +117,7 @@ static void on_process_started(ProcessCall *p, uint32_t pid, const char *tag, vo
 
         rest_answer_json_object(o->request, 202,
                                 json_pack("{s:s,s:s,s:I,s:s}", "sandbox_id", o->id, "cmd", o->spec.cmd,
-                                          "pid", (json_int_t) pid, "tag", tag));
+                                          "pid", (json_int_t) started->pid, "tag", started->tag));
         o->process = process_call_free(o->process);
 }
 

@@ -5,7 +5,10 @@
 #include "basic/limits.h"
 #include "basic/strings.h"
 #include "rest/process-call.h"
+#include "shared/event.h"
 #include "shared/json-field.h"
+
+#define LINGER_USEC (1 * USEC_PER_SEC)
 
 struct ProcessCall {
         AgentCall *call; /* NULL once failed */
@@ -17,12 +20,14 @@ struct ProcessCall {
         size_t n_held; /* of the data at hand */
         bool with_input, had_input;
         bool started, exited, dispatching, dead;
+        sd_event_source *lingering;
 };
 
 ProcessCall* process_call_free(ProcessCall *p) {
         if (!p)
                 return NULL;
 
+        p->lingering = event_source_free(p->lingering);
         p->call = p->exited ? agent_call_leave(p->call) : agent_call_free(p->call);
         p->dead = true;
         if (p->dispatching)
@@ -31,6 +36,48 @@ ProcessCall* process_call_free(ProcessCall *p) {
         frame_decoder_done(&p->decoder);
         free(p->spec);
         free(p);
+        return NULL;
+}
+
+/* Nobody is interested any more; these end what process_call_linger() keeps. */
+
+static void on_lingering_started(ProcessCall *p, const ProcessStarted *started, void *userdata) {
+}
+
+static bool on_lingering_output(ProcessCall *p, FrameType type, const void *data, size_t n, void *userdata) {
+        return true;
+}
+
+static void on_lingering_exit(ProcessCall *p, const ProcessExit *e, void *userdata) {
+        process_call_free(p);
+}
+
+static void on_lingering_failed(ProcessCall *p, const Fault *fault, void *userdata) {
+        process_call_free(p);
+}
+
+static const ProcessHandlers lingering_handlers = {
+        .on_started = on_lingering_started,
+        .on_output = on_lingering_output,
+        .on_exit = on_lingering_exit,
+        .on_failed = on_lingering_failed,
+};
+
+static int on_lingered(sd_event_source *source, uint64_t usec, void *userdata) {
+        process_call_free(userdata);
+        return 0;
+}
+
+ProcessCall* process_call_linger(ProcessCall *p, sd_event *e) {
+        if (!p)
+                return NULL;
+
+        if (p->exited || !p->call || !p->had_input || p->dispatching ||
+            event_timer(e, &p->lingering, LINGER_USEC, PRIORITY_VMM, on_lingered, p, "process-linger") < 0)
+                return process_call_free(p);
+
+        process_call_consume(p, H2_WINDOW_BYTES);
+        p->handlers = &lingering_handlers;
         return NULL;
 }
 
@@ -124,14 +171,15 @@ static int process_started(ProcessCall *p, const void *payload, size_t n) {
         _cleanup_json_ json_t *root = NULL;
         const char *tag = NULL;
         json_int_t pid = 0;
+        int pty = 0;
 
         root = json_loadb(payload, n, JSON_REJECT_DUPLICATES, NULL);
-        if (!root || json_unpack(root, "{s:I,s:s}", "pid", &pid, "tag", &tag) < 0 || pid < 1 ||
-            pid > UINT32_MAX)
+        if (!root || json_unpack(root, "{s:I,s:s,s?b}", "pid", &pid, "tag", &tag, "pty", &pty) < 0 ||
+            pid < 1 || pid > UINT32_MAX)
                 return -EPROTO;
 
         p->started = true;
-        p->handlers->on_started(p, (uint32_t) pid, tag, p->userdata);
+        p->handlers->on_started(p, &(ProcessStarted) { (uint32_t) pid, tag, pty != 0 }, p->userdata);
         return 0;
 }
 

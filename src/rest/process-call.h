@@ -9,6 +9,12 @@
 
 typedef struct ProcessCall ProcessCall;
 
+typedef struct ProcessStarted {
+        uint32_t pid;
+        const char *tag; /* borrowed */
+        bool pty;        /* it has a terminal */
+} ProcessStarted;
+
 typedef struct ProcessExit {
         int exit_code; /* 0…255, or -1: killed by a signal */
         bool timed_out;
@@ -16,7 +22,7 @@ typedef struct ProcessExit {
 
 /* A callback may free the call; on_exit and on_failed are the last ones. */
 typedef struct ProcessHandlers {
-        void (*on_started)(ProcessCall *p, uint32_t pid, const char *tag, void *userdata);
+        void (*on_started)(ProcessCall *p, const ProcessStarted *started, void *userdata);
         /* FRAME_STDOUT, FRAME_STDERR or FRAME_PTY, piecewise. false: it counts against the window until
          * process_call_consume(), and the process stops when the window is full. */
         bool (*on_output)(ProcessCall *p, FrameType type, const void *data, size_t n, void *userdata);
@@ -46,4 +52,6 @@ int process_call_resize(ProcessCall *p, unsigned cols, unsigned rows);
 void process_call_consume(ProcessCall *p, size_t n);
 /* Before the exit: resets the stream, and a process with on_disconnect=kill dies. */
 ProcessCall* process_call_free(ProcessCall *p);
+/* The same, but what was typed just before gets a moment to reach the process: a reset overtakes it. */
+ProcessCall* process_call_linger(ProcessCall *p, sd_event *e);
 DEFINE_CLEANUP(ProcessCall, process_call_free)

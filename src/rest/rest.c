@@ -686,6 +686,9 @@ int rest_server_new(sd_event *e, BusClient *bus_consume, const RestConfig *confi
         r = channel_table_new(e, s->bus, &s->channels);
         if (r < 0)
                 return r;
+        s->pty_tags = pty_tags_new();
+        if (!s->pty_tags)
+                return -ENOMEM;
         r = gate_new(e, &s->config.gate, &gate_handlers, s, &s->gate);
         if (r < 0)
                 return r;
@@ -715,6 +718,7 @@ RestServer* rest_server_free(RestServer *s) {
         event_source_free(s->pump_source);
         gate_free(s->gate);
         channel_table_free(s->channels);
+        pty_tags_free(s->pty_tags);
         auth_free(s->auth);
         bus_client_free(s->bus);
         sd_event_unref(s->event);

@@ -42,7 +42,8 @@ typedef struct RestServer {
         BusClient *bus;
         Auth *auth;
         ChannelTable *channels;
-        struct CreateOp *creates;   /* that wait for a state (capsules.c) */
+        struct CreateOp *creates; /* that wait for a state (capsules.c) */
+        PtyTags *pty_tags;
         uint64_t exec_output_bytes; /* captured now by all execs (EXEC_OUTPUT_TOTAL_MAX) */
         uint64_t spool_bytes;       /* of forms kept now (FILE_SPOOL_TOTAL_MAX) */
         unsigned n_waiting;         /* requests that wait for the daemon */
@@ -183,6 +184,12 @@ extern const GateService rest_service;
 int rest_request_add_body(RestRequest *q, const char *data, size_t n);
 /* Runs the handler, now or once it is known what became of the capsule. */
 void rest_request_start(RestRequest *q);
+
+/* exec-stream.c */
+void rest_exec_stream(RestRequest *q, WsConn *w);
+void rest_process_stream(RestRequest *q, WsConn *w);
+/* pty.c */
+void rest_pty(RestRequest *q, WsConn *w);
 
 /* routes.c */
 extern const RestRoute rest_routes[];

@@ -42,5 +42,9 @@ const RestRoute rest_routes[] = {
           .capsule = true, .direct = true, .upload = true },
         { HTTP_METHOD_POST, "/v1/capsules/{}/files/tar/write", rest_files_tar_write, UINT64_MAX,
           .capsule = true, .direct = true, .upload = true },
+        { HTTP_METHOD_GET, "/v1/capsules/{}/processes/{}/stream", .websocket = rest_process_stream,
+          .capsule = true },
+        { HTTP_METHOD_GET, "/v1/capsules/{}/exec/stream", .websocket = rest_exec_stream, .capsule = true },
+        { HTTP_METHOD_GET, "/v1/capsules/{}/pty", .websocket = rest_pty, .capsule = true },
         {},
 };

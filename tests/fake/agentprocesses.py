@@ -10,6 +10,7 @@ import struct
 import subprocess
 import termios
 import threading
+import tty
 import urllib.parse
 
 RING_BYTES = 65536
@@ -44,6 +45,8 @@ class Process:
             return
         self.input_fd, slave = os.openpty()
         self.resize(self.pty["cols"], self.pty["rows"])
+        if env.get("RAW"):
+            tty.setraw(slave)
         try:
             self.popen = subprocess.Popen(argv, env=env, cwd=cwd, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
                                           preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
@@ -151,7 +154,7 @@ class Process:
             pass
 
 
-class Table:
+class Table:  # of all processes
     def __init__(self):
         self.alive, self.ended = {}, {}
 
@@ -178,6 +181,7 @@ class Stream:
     def __init__(self, connection, stream, method, path):
         self.connection, self.id, self.world = connection, stream, connection.world
         self.table, self.buffer, self.process, self.over = connection.world.table, b"", None, False
+        self.late = None        # what comes while the start is put off: bytes and their credits
         self.path, _, query = path.partition("?")
         self.query = dict(urllib.parse.parse_qsl(query))
         self.parts = [urllib.parse.unquote(p) for p in self.path.split("/")[2:]]
@@ -210,6 +214,9 @@ class Stream:
 
     def data(self, data, credit):
         """credit: to be called when the bytes are used up."""
+        if self.late is not None:
+            self.late.append((data, credit))
+            return
         self.buffer += data
         typed = None
         while len(self.buffer) >= 5:
@@ -231,6 +238,12 @@ class Stream:
             self.process.input.put((typed, credit))
         else:
             credit()
+
+    def start_late(self, spec):
+        late, self.late = self.late, None
+        self.start(spec)
+        for data, credit in late:
+            self.data(data, credit)
 
     def start(self, spec):
         if self.connection.odd_start(self.id, spec):

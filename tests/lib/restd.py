@@ -20,6 +20,8 @@ import traceback
 
 import dbus
 
+import websocket
+
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KEY, OTHER_KEY = "wrn_" + "0123456789abcdef" * 2, "wrn_" + "fedcba9876543210" * 2
 
@@ -156,6 +158,9 @@ class Restd:
             s = socket.create_connection((self.address, self.port))
         s.settimeout(20)
         return s
+
+    def websocket(self, path, key=KEY, headers=()):
+        return websocket.WebSocket(self.connect(), path, key, headers)
 
     def raw(self, data, unix=False, half_close=False):
         """Everything that comes back until the other side closes."""
