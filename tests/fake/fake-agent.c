@@ -21,6 +21,7 @@ typedef enum Play {
         PLAY_PROCESS, /* the spec is awaited */
         PLAY_CAT,
         PLAY_YES,
+        PLAY_FLOOD,
         PLAY_OTHER,
 } Play;
 
@@ -30,6 +31,7 @@ typedef struct Stream {
         Play play;
         H2Ring body;
         FrameDecoder decoder;
+        bool pty;
         bool ended; /* nothing more to say once body is gone */
 } Stream;
 
@@ -100,6 +102,27 @@ static void yes(Stream *st) {
         }
 }
 
+static void flood(Stream *st) {
+        char data[4096];
+
+        memset(data, 'f', sizeof(data));
+        while (h2_stream_room(st->h2) >= sizeof(data)) {
+                (void) h2_stream_write(st->h2, data, sizeof(data));
+                st->agent->bytes_sent += sizeof(data);
+        }
+}
+
+static void say_started(Stream *st) {
+        FakeAgent *a = st->agent;
+        char text[128];
+
+        (void) h2_stream_respond(st->h2, 200, NULL, 0, /* end= */ false);
+        a->n_pids++;
+        (void) snprintf(text, sizeof(text), "{\"pid\":%u,\"tag\":\"%s-%08x\",\"pty\":%s}", a->n_pids,
+                        st->pty ? "pty" : "proc", a->n_pids, st->pty ? "true" : "false");
+        say_text(st, FRAME_STARTED, text);
+}
+
 static void answer_json(Stream *st, unsigned status, const char *text) {
         static const H2Header headers[] = { { "content-type", "application/json" } };
 
@@ -114,7 +137,11 @@ static void play_echo(Stream *st, json_t *args) {
         size_t i;
 
         json_array_foreach(args, i, item) {
-                say_text(st, FRAME_STDOUT, strempty(json_string_value(item)));
+                const char *text = strempty(json_string_value(item));
+
+                for (; strlen(text) > FRAME_PAYLOAD_MAX; text += FRAME_PAYLOAD_MAX)
+                        say_frame(st, FRAME_STDOUT, text, FRAME_PAYLOAD_MAX);
+                say_text(st, FRAME_STDOUT, text);
                 say_text(st, FRAME_STDOUT, i + 1 < json_array_size(args) ? " " : "\n");
         }
         say_text(st, FRAME_STDERR, "err\n");
@@ -122,11 +149,11 @@ static void play_echo(Stream *st, json_t *args) {
 }
 
 static void play(Stream *st, json_t *spec) {
-        const char *cmd = strempty(json_string_value(json_object_get(spec, "cmd")));
+        const char *cmd = json_string_value(json_object_get(spec, "cmd")) ?: "cat";
         FakeAgent *a = st->agent;
-        char text[128];
 
         st->play = PLAY_OTHER;
+        st->pty = json_is_object(json_object_get(spec, "pty"));
         if (streq(cmd, "no-cwd")) {
                 answer_json(st, 400,
                             "{\"error\":{\"code\":\"invalid-args\",\"message\":\"cwd: no such \\u001b[31mdirectory.\"}}");
@@ -152,10 +179,7 @@ static void play(Stream *st, json_t *spec) {
                 return;
         }
 
-        (void) h2_stream_respond(st->h2, 200, NULL, 0, /* end= */ false);
-        a->n_pids++;
-        (void) snprintf(text, sizeof(text), "{\"pid\":%u,\"tag\":\"proc-%08x\"}", a->n_pids, a->n_pids);
-        say_text(st, FRAME_STARTED, text);
+        say_started(st);
         if (streq(cmd, "echo"))
                 play_echo(st, json_object_get(spec, "args"));
         else if (streq(cmd, "false"))
@@ -171,6 +195,13 @@ static void play(Stream *st, json_t *spec) {
         }
 }
 
+/* Of a terminal: what is typed comes back, ^D ends it. */
+static void take_typed(Stream *st, const void *data, size_t n) {
+        say_frame(st, st->pty ? FRAME_PTY : FRAME_STDOUT, data, n);
+        if (st->pty && memchr(data, 4, n))
+                say_exit(st, 5);
+}
+
 static int on_frame(FrameType type, const void *payload, size_t n, void *userdata) {
         _cleanup_json_ json_t *spec = NULL;
         Stream *st = userdata;
@@ -182,7 +213,7 @@ static int on_frame(FrameType type, const void *payload, size_t n, void *userdat
                 play(st, spec);
                 return 0;
         case FRAME_STDIN:
-                say_frame(st, FRAME_STDOUT, payload, n);
+                take_typed(st, payload, n);
                 return 0;
         case FRAME_STDIN_EOF:
                 say_exit(st, 0);
@@ -190,6 +221,38 @@ static int on_frame(FrameType type, const void *payload, size_t n, void *userdat
         default:
                 return 0;
         }
+}
+
+/* Paths of files and selectors that mean something; false: none of them. */
+static bool play_path(Stream *st, const char *path) {
+        if (streq(path, "/processes/tty/attach?tail=1") || streq(path, "/processes/quiet/attach?tail=1")) {
+                st->pty = !strstr(path, "quiet");
+                st->play = PLAY_CAT;
+                say_started(st);
+                say_text(st, st->pty ? FRAME_PTY : FRAME_STDOUT, "tail");
+                flush(st);
+        } else if (streq(path, "/processes/brief/attach?tail=1")) {
+                st->play = PLAY_OTHER;
+                say_started(st);
+                say_text(st, FRAME_STDOUT, "tail");
+                say_exit(st, 3);
+                flush(st);
+        } else if (streq(path, "/processes") && streq(h2_stream_method(st->h2), "GET")) {
+                st->play = PLAY_OTHER;
+                answer_json(st, 200, "{\"processes\":[]}");
+        } else if (strstr(path, "flood")) {
+                st->play = PLAY_FLOOD;
+                (void) h2_stream_respond(st->h2, 200, NULL, 0, /* end= */ false);
+                flood(st);
+        } else if (strstr(path, "nonesuch")) {
+                st->play = PLAY_OTHER;
+                answer_json(st, 404,
+                            "{\"error\":{\"code\":\"not-found\",\"message\":\"No \\u001b[1msuch thing.\"}}");
+        } else if (strstr(path, "mute"))
+                st->play = PLAY_OTHER;
+        else
+                return false;
+        return true;
 }
 
 static void on_headers(H2Stream *h2, bool end, void *userdata) {
@@ -201,6 +264,8 @@ static void on_headers(H2Stream *h2, bool end, void *userdata) {
         *st = (Stream) { .agent = a, .h2 = h2 };
         h2_stream_set_userdata(h2, st);
         a->n_open++;
+        if (play_path(st, h2_stream_path(h2)))
+                return;
         if (streq(h2_stream_path(h2), "/identity"))
                 st->play = PLAY_IDENTITY;
         else if (streq(h2_stream_path(h2), "/processes"))
@@ -219,6 +284,8 @@ static void on_data(H2Stream *h2, const void *data, size_t n, void *userdata) {
         Stream *st = h2_stream_userdata(h2);
 
         h2_stream_consume(h2, n);
+        if (st->play == PLAY_FLOOD || st->play == PLAY_OTHER)
+                return;
         if (st->play == PLAY_BODY || st->play == PLAY_IDENTITY)
                 (void) h2_ring_put(&st->body, data, n);
         else if (frame_decoder_feed(&st->decoder, data, n, on_frame, st) < 0)
@@ -258,6 +325,8 @@ static void on_writable(H2Stream *h2, void *userdata) {
 
         if (st->play == PLAY_YES)
                 yes(st);
+        else if (st->play == PLAY_FLOOD)
+                flood(st);
         else
                 flush(st);
 }

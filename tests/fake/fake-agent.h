@@ -17,6 +17,15 @@
  *   stuck       the same, and it does not notice that the session is over
  *   lie         a frame type that does not exist
  *
+ * A spec with "pty" makes a terminal, which gives back what is typed (so does one without "cmd") and ends
+ * with exit code 5 at ^D. To attach to there is "tty", a terminal; "quiet" and "brief", processes with the
+ * tail "tail", of which the latter exits with 3. GET /processes is an empty list. Paths that contain
+ * one of these words answer so:
+ *
+ *   flood     200 and bytes without end, as fast as they are taken
+ *   nonesuch  404 not-found
+ *   mute      nothing
+ *
  * Any other path answers 200 with the request's body; its method and path are in x-method and x-path.
  */
 
