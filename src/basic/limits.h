@@ -166,7 +166,8 @@
 #define DIRECTORY_ANSWER_MAX    (8 * MIB) /* its bytes; a message of the bus holds 32 MiB */
 #define LISTINGS_MAX            16U       /* answers of lists of capsules being read, of all callers */
 #define FILE_ENTRY_LINE_MAX     (64 * KIB)
-#define COPIES_MAX              64U /* jobs of CopyTo and CopyFrom */
+#define UNTOLD_EXITS_MAX        1024U /* ends of processes told by monitors before we have the name */
+#define COPIES_MAX              64U   /* jobs of CopyTo and CopyFrom */
 #define JOBS_MAX                16U
 #define KEYS_MAX                4096U
 #define KEY_SCOPES_MAX          16U

@@ -35,7 +35,7 @@ typedef struct Program {
         Systemd *systemd;
         BusServer *server;
         LayerCall *layer_call;
-        sd_event_source *reload;
+        sd_event_source *reload, *exit;
 } Program;
 
 static void program_done(Program *p) {
@@ -44,6 +44,7 @@ static void program_done(Program *p) {
         p->manager = manager_free(p->manager);
         p->systemd = systemd_free(p->systemd);
         p->reload = event_source_free(p->reload);
+        p->exit = event_source_free(p->exit);
         sd_bus_flush_close_unref(p->bus);
         sd_event_unref(p->event);
 }
@@ -135,6 +136,15 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *si,
         return 0;
 }
 
+/* While the bus is still there: it closes with the end of the loop. */
+static int on_loop_exit(sd_event_source *source, void *userdata) {
+        Program *p = userdata;
+
+        p->manager->stopping = true;
+        manager_end_copies(p->manager);
+        return 0;
+}
+
 static uid_t rest_uid(void) {
         const struct passwd *pw = getpwnam(REST_USER);
 
@@ -197,7 +207,12 @@ static int start(Program *p) {
         if (r < 0)
                 return log_fault(r, &fault, "Failed to load the records");
         r = sd_event_add_signal(p->event, &p->reload, SIGHUP, on_reload, p);
-        return r < 0 ? log_error_errno(r, "Failed to watch for SIGHUP: %m") : 0;
+        if (r < 0)
+                return log_error_errno(r, "Failed to watch for SIGHUP: %m");
+        r = sd_event_add_exit(p->event, &p->exit, on_loop_exit, p);
+        if (r >= 0)
+                r = sd_event_source_set_priority(p->exit, PRIORITY_EXIT);
+        return r < 0 ? log_error_errno(r, "Failed to plan the end: %m") : 0;
 }
 
 /* -1: go on; else an exit status. */
@@ -252,8 +267,6 @@ int main(int argc, char *argv[]) {
 
         r = sd_event_loop(p.event);
         (void) sd_notify(false, "STOPPING=1");
-        p.manager->stopping = true;
-        manager_end_copies(p.manager);
         if (r < 0)
                 (void) log_error_errno(r, "The event loop failed: %m");
         return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -248,7 +248,7 @@ def copies_through_pipes_sockets_and_files():
     thread.join()
     told = [a[1]["Bytes"] for m, p, a in bus.signals if m == "PropertiesChanged" and p == job and "Bytes" in a[1]]
     check(told and told == sorted(told) and told[-1] >= 3000000, f"Bytes: {told}")
-    check(("JobNew", BUS_PATH, (int(job.rsplit("/", 1)[1]), job)) in bus.signals, "no JobNew")
+    check(any(m == "JobNew" and a[1] == job for m, _, a in bus.signals), "no JobNew")
     equal(read_file(bus, path, "/root/in/d/c"), b"see")
 
     reading, writing = pipe()
@@ -327,6 +327,261 @@ def copies_that_fail():
     equal(error_of(bus.capsule, path, "CopyFrom", "(sht)", ("/root", 0, 1), fds=[writing]), "InvalidArgs")
     os.close(reading)
     os.close(writing)
+
+
+
+# -- bounds, rights, restarts -----------------------------------------------------------------------------------
+
+
+@test
+def exec_takes_what_its_limits_promise():
+    bus, path = begin()
+    argv = ["/bin/sh", "-c", 'printf "%s" "$1$A" | wc -c', "sh"]
+    argv.append("\\" * (131072 - sum(len(a) + 1 for a in argv) - 1))
+    env = {name: "x" * 4000 for name in ("A", *(f"N{i}" for i in range(30)))}
+    pid, tag, stdin, stdout, stderr = bus.capsule(path, "Exec", "(asa{ss}a{sv})", (argv, env, {}))
+    os.close(stdin)
+    equal((read_all(stdout), read_all(stderr)), (b"%d\n" % (len(argv[-1]) + 4000), b""))
+    equal(bus.wait_exit(pid, tag), (0, "exit"))
+    argv[-1] += "x"
+    equal(error_of(bus.capsule, path, "Exec", "(asa{ss}a{sv})", (argv, env, {})), "TooLarge")
+
+
+@test
+def large_directories():
+    bus, path = begin()
+    output(bus, path, "/bin/sh", "-c", "mkdir /root/many && cd /root/many && seq 1 10000 | xargs touch")
+    listed = bus.capsule(path, "ListDirectory", "(su)", ("/root/many", 1))[0]
+    equal(len(listed), 10000)
+    equal(len({e["Name"] for e in listed}), 10000)
+    output(bus, path, "/bin/touch", "/root/many/one-more")
+    equal(error_of(bus.capsule, path, "ListDirectory", "(su)", ("/root/many", 1)), "TooLarge")
+
+
+@test
+def who_does_not_read_holds_nobody_up():
+    bus, path = begin()
+    output(bus, path, "/usr/bin/truncate", "-s", "100G", "/root/zeros")
+    kept = [bus.capsule(path, "OpenFile", "(ssa{sv})", ("/root/zeros", "r", {}))[0] for _ in range(3)]
+    flood = terminal(bus, path, "/bin/sh", "-c", "yes")
+    started = exec_(bus, path, "/bin/sh", "-c", "yes")
+    equal(output(bus, path, "/bin/echo", "still here"), b"still here\n")
+    equal(len(os.read(kept[0], 1000)), 1000)
+    for fd in kept:
+        os.close(fd)
+    for fd in started[2:]:
+        os.close(fd)
+    equal(bus.wait_exit(started[0], started[1])[1], "lost")
+    bus.capsule(path, "SignalProcess", "(si)", (flood.tag, signal.SIGKILL))
+    flood.close()
+    equal(bus.wait_exit(flood.pid, flood.tag), (-9, "signal"))
+
+
+@test
+def open_files_are_bounded():
+    bus, path = begin()
+    kept = []
+    try:
+        while len(kept) < 100:
+            kept += bus.capsule(path, "OpenFile", "(ssa{sv})", (f"/root/{len(kept)}", "w", {}))
+        raise AssertionError("no bound")
+    except BusError as e:
+        equal(e.name, "QuotaExceeded")
+    equal(len(kept), 32)
+    equal(error_of(bus.capsule, path, "StatPath", "(s)", ("/",)), "QuotaExceeded")
+    for fd in kept:
+        os.close(fd)
+    wait_for(lambda: works(bus, path), 60, "an answer again")
+
+
+def works(bus, path):
+    try:
+        return bus.capsule(path, "StatPath", "(s)", ("/",))
+    except BusError:
+        return None
+
+
+WRONG_CALLS = (
+    ("OpenPTY", "(assa{ss}uu)", (["/bin/sh"], "", {}, 0, 24), "InvalidArgs"),
+    ("OpenPTY", "(assa{ss}uu)", (["/bin/sh"], "", {}, 80, 4097), "InvalidArgs"),
+    ("OpenPTY", "(assa{ss}uu)", ([""], "", {}, 80, 24), "InvalidArgs"),
+    ("OpenPTY", "(assa{ss}uu)", ([], "no-such-user", {}, 80, 24), "InvalidArgs"),
+    ("OpenPTY", "(assa{ss}uu)", ([], "", {"": "x"}, 80, 24), "InvalidArgs"),
+    ("Exec", "(asa{ss}a{sv})", ([], {}, {}), "InvalidArgs"),
+    ("ResizePTY", "(suu)", ("pty-nonesuch", 80, 24), "NotFound"),
+    ("ResizePTY", "(suu)", ("x", 0, 24), "InvalidArgs"),
+    ("ResizePTY", "(suu)", ("a/b", 80, 24), "InvalidArgs"),
+    ("ConnectProcess", "(s)", ("nonesuch",), "NotFound"),
+    ("ConnectProcess", "(s)", ("",), "InvalidArgs"),
+    ("SignalProcess", "(si)", ("nonesuch", 15), "NotFound"),
+    ("SignalProcess", "(si)", ("nonesuch", 0), "InvalidArgs"),
+    ("SignalProcess", "(si)", ("nonesuch", 65), "InvalidArgs"),
+    ("OpenFile", "(ssa{sv})", ("/etc/passwd", "rw", {}), "InvalidArgs"),
+    ("OpenFile", "(ssa{sv})", ("", "r", {}), "InvalidArgs"),
+    ("OpenFile", "(ssa{sv})", ("/" + "x" * 4096, "r", {}), "InvalidArgs"),
+    ("OpenFile", "(ssa{sv})", ("/root/x", "w", {"Mode": variant("u", 0o10000)}), "InvalidArgs"),
+    ("OpenFile", "(ssa{sv})", ("/root/x", "w", {"Offset": variant("t", 1)}), "InvalidArgs"),
+    ("OpenFile", "(ssa{sv})", ("/root/x", "r", {"Offset": variant("s", "1")}), "InvalidArgs"),
+    ("ListDirectory", "(su)", ("/", 0), "InvalidArgs"),
+    ("ListDirectory", "(su)", ("/", 65), "InvalidArgs"),
+    ("ListDirectory", "(su)", ("/etc/passwd", 1), "InvalidArgs"),
+    ("ListDirectory", "(su)", ("/nonesuch", 1), "NotFound"),
+    ("StatPath", "(s)", ("~other/x",), "InvalidArgs"),
+    ("MakeDirectory", "(s)", ("",), "InvalidArgs"),
+    ("RemovePath", "(st)", ("/", 0), "InvalidArgs"),
+    ("RemovePath", "(st)", ("/nonesuch", 0), "NotFound"),
+    ("RemovePath", "(st)", ("/nonesuch", 1), "InvalidArgs"),
+    ("RenamePath", "(sst)", ("/nonesuch", "/root/x", 0), "NotFound"),
+    ("RenamePath", "(sst)", ("/etc/passwd", "/root/x", 2), "InvalidArgs"),
+    ("RenamePath", "(sst)", ("ä" * 2000, "ö" * 2000, 0), "TooLarge"),
+)
+
+
+@test
+def wrong_calls_are_refused():
+    bus, path = begin()
+    for method, signature, arguments, error in WRONG_CALLS:
+        equal(error_of(bus.capsule, path, method, signature, arguments), error, f"{method}{str(arguments)[:100]}")
+    busctl(BUS_PATH, "Manager", "DestroyCapsule", "sa{sv}", bus_property(path, "Capsule", "Id"), 0)
+    for method, signature, arguments in (("ListProcesses", "", ()), ("StatPath", "(s)", ("/",)), ("SignalProcess", "(si)", ("x", 15)),
+                                         ("OpenPTY", "(assa{ss}uu)", ([], "", {}, 80, 24)), ("ConnectProcess", "(s)", ("x",)),
+                                         ("OpenFile", "(ssa{sv})", ("/x", "r", {})), ("MakeDirectory", "(s)", ("/x",))):
+        equal(error_of(bus.capsule, path, method, signature, arguments), "InvalidState", method)
+
+
+STRANGE_CALLS = (
+    ("OpenPTY", "assa{ss}uu", "0", "", "0", "80", "24"),
+    ("ResizePTY", "suu", "x", "80", "24"),
+    ("ConnectProcess", "s", "x"),
+    ("ConnectProcess", "s", "pty-x"),
+    ("ListProcesses",),
+    ("SignalProcess", "si", "x", "15"),
+    ("OpenFile", "ssa{sv}", "/etc/passwd", "r", "0"),
+    ("OpenFile", "ssa{sv}", "/root/x", "w", "0"),
+    ("ListDirectory", "su", "/", "1"),
+    ("StatPath", "s", "/"),
+    ("MakeDirectory", "s", "/root/x"),
+    ("RemovePath", "st", "/root", "0"),
+    ("RenamePath", "sst", "/root", "/x", "0"),
+)
+
+
+@test
+def a_stranger_is_denied():
+    bus, path = begin()
+    for method, *arguments in STRANGE_CALLS:
+        r = run(*NOBODY, "busctl", "call", "--", BUS_NAME, path, f"{BUS_NAME}.Capsule", method, *arguments, ok=False)
+        check(r.returncode != 0 and ("denied" in r.stderr.lower() or "authentication" in r.stderr.lower() or "permitted" in r.stderr.lower()),
+              f"{method}: {r.returncode} {r.stderr}")
+    reading, writing = pipe()
+    job = copy_to(bus, path, reading, "/root/y")
+    r = run(*NOBODY, "busctl", "call", "--", BUS_NAME, job, f"{BUS_NAME}.Job", "Cancel", ok=False)
+    check(r.returncode != 0, "Cancel was allowed to nobody")
+    bus.call(job, "Job", "Cancel")
+    equal(job_end(bus, job)[0], "canceled")
+    os.close(writing)
+    equal(error_of(bus.capsule, path, "StatPath", "(s)", ("/root/x",)), "NotFound", "what he may not make")
+
+
+RULE = """polkit.addRule(function(action, subject) {
+    if (action.id === "dev.wrenn.capsules1.%s" && subject.user === "nobody" && action.lookup("capsule") === "%s")
+        return polkit.Result.YES;
+    return polkit.Result.NOT_HANDLED;
+});
+"""
+
+
+@test
+def each_right_opens_its_own_methods():
+    """Rights given by a polkit rule: read-files, write-files, exec, shell (which implies exec)."""
+    _, path = begin()
+    capsule = bus_property(path, "Capsule", "Id")
+    rule = "/etc/polkit-1/rules.d/00-test-wrenn.rules"
+    cleanup(lambda: os.path.exists(rule) and os.unlink(rule))
+
+    def allowed():
+        got = set()
+        for name, *call in (("read", "StatPath", "s", "/"), ("write", "MakeDirectory", "s", f"/tmp/{os.urandom(4).hex()}"),
+                            ("exec", "ListProcesses"), ("shell", "ResizePTY", "suu", "pty-nonesuch", "80", "24")):
+            r = run(*NOBODY, "busctl", "call", "--", BUS_NAME, path, f"{BUS_NAME}.Capsule", *call, ok=False)
+            if r.returncode == 0 or "no process" in r.stderr.lower() or "nonesuch" in r.stderr:
+                got.add(name)
+        return got
+
+    for right, methods in (("read-files", {"read"}), ("write-files", {"write"}), ("exec", {"exec"}), ("shell", {"exec", "shell"})):
+        with open(rule, "w", encoding="utf-8") as f:
+            f.write(RULE % (right, capsule))
+        os.chmod(rule, 0o644)
+        wait_for(lambda m=methods: allowed() == m, 60, f"{right}: {methods}, got {allowed()}", step_sec=0.5)
+
+
+@test
+def restart_of_wrennd():
+    bus, path = begin()
+    t = terminal(bus, path, "/bin/sh")
+    t.send("echo before-$((40 + 1))\n")
+    t.expect("before-41")
+    opened = bus.capsule(path, "OpenFile", "(ssa{sv})", ("/root/written", "w", {}))[0]
+    reading, writing = pipe()
+    into = copy_to(bus, path, reading, "/root/copied")
+    out, end = pipe()
+    output(bus, path, "/bin/sh", "-c", "head -c 20000000 /dev/zero > /root/big")
+    from_ = copy_from(bus, path, "/root/big", end)
+    check(os.read(out, 100), "nothing came")
+
+    run("systemctl", "restart", "wrennd.service")
+    for job in (into, from_):
+        result, message = job_end(bus, job)
+        check(result == "failed" and "stopped" in message, f"{result}: {message}")
+    check(len(read_all(out)) < 20000000, "the whole tar came")
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            os.write(writing, bytes(65536))
+    os.close(writing)
+    managed = run("busctl", "--json=short", "call", BUS_NAME, BUS_PATH, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects").stdout
+    check(into not in managed and from_ not in managed, "a job object is left")
+
+    # what belongs to the monitor goes on; what begins to end now is told by the new wrennd
+    t.send("echo after-$((40 + 2))\n")
+    t.expect("after-42")
+    with socket.socket(fileno=opened) as s:
+        s.sendall(b"over the restart")
+        s.shutdown(socket.SHUT_WR)
+        equal(s.recv(1000), b"")
+    equal(read_file(bus, path, "/root/written"), b"over the restart")
+    bus.capsule(path, "ResizePTY", "(suu)", (t.tag, 111, 22))
+    t.send("stty size; exit 9\n")
+    t.expect("22 111")
+    t.expect_end()
+    equal(bus.wait_exit(t.pid, t.tag), (9, "exit"))
+
+
+@test
+def crash_of_wrennd_amidst():
+    bus, path = begin()
+    t = terminal(bus, path, "/bin/sh")
+    reading, writing = pipe()
+    copy_to(bus, path, reading, "/root/copied")
+    old = main_pid("wrennd.service")
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: main_pid("wrennd.service") not in (0, old), 60, "another wrennd")
+    t.send("echo after-$((40 + 2)); exit 3\n")
+    t.expect("after-42")
+    t.expect_end()
+    equal(bus.wait_exit(t.pid, t.tag), (3, "exit"))
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            os.write(writing, bytes(65536))
+    os.close(writing)
+    equal(output(bus, path, "/bin/echo", "well"), b"well\n")
+
+    # an end that nobody was there to hear of
+    t = terminal(bus, path, "/bin/sh")
+    run("systemctl", "stop", "wrennd.service")
+    t.send("exit 4\n")
+    t.expect_end()
+    run("systemctl", "start", "wrennd.service")
+    equal(bus.wait_exit(t.pid, t.tag), (4, "exit"))
 
 
 main()

@@ -50,7 +50,7 @@ class Bus:
     def close(self):
         self.connection.close_sync(None)
 
-    def call(self, path, noun, method, signature, arguments, fds=(), timeout=CREATE_TIMEOUT_SEC):
+    def call(self, path, noun, method, signature="", arguments=(), fds=(), timeout=CREATE_TIMEOUT_SEC):
         """The members of the answer; descriptors are the caller's to close. fds: of the h members, which are their indices."""
         try:
             answer, out = self.connection.call_with_unix_fd_list_sync(

@@ -237,14 +237,19 @@ void bus_capsule_changed(Capsule *c, const char *const *properties, void *userda
 
 void bus_process_exited(Capsule *c, uint32_t pid, const char *tag, int code, const char *reason,
                         void *userdata) {
+        _cleanup_(sd_bus_message_unrefp) sd_bus_message *signal = NULL;
         _cleanup_free_ char *path = NULL;
         BusServer *s = userdata;
         int r;
 
         r = bus_object_path(bus_noun_capsule.kind, c->id, &path);
         if (r >= 0)
-                r = sd_bus_emit_signal(s->bus, path, bus_noun_capsule.interface, "ProcessExited", "usis",
-                                       pid, tag, (int32_t) code, reason);
+                r = sd_bus_message_new_signal(s->bus, &signal, path, bus_noun_capsule.interface,
+                                              "ProcessExited");
+        if (r >= 0)
+                r = sd_bus_message_append(signal, "usis", pid, tag, (int32_t) code, reason);
+        if (r >= 0)
+                r = bus_server_tell(s, signal);
         if (r < 0)
                 log_capsule(c->id, LOG_WARNING, r, "Failed to tell of the end of a process, ignoring: %m");
 }

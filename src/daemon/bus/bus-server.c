@@ -83,12 +83,28 @@ int bus_server_new(Manager *m, sd_bus *bus, uid_t trusted_uid, BusServer **ret) 
         return 0;
 }
 
+static void forget_untold(BusServer *s) {
+        for (size_t i = 0; i < s->n_untold; i++)
+                s->untold[i] = sd_bus_message_unref(s->untold[i]);
+        s->n_untold = 0;
+}
+
+int bus_server_tell(BusServer *s, sd_bus_message *signal) {
+        if (s->has_name)
+                return sd_bus_send(s->bus, signal, NULL);
+        if (s->n_untold >= UNTOLD_EXITS_MAX)
+                return -ENOBUFS;
+        s->untold[s->n_untold++] = sd_bus_message_ref(signal);
+        return 0;
+}
+
 BusServer* bus_server_free(BusServer *s) {
         if (!s)
                 return NULL;
 
         manager_set_events(s->manager, NULL, NULL);
         sd_bus_slot_unref(s->name_call);
+        forget_untold(s);
         polkit_free(s->polkit);
         sd_bus_unref(s->bus);
         free(s);
@@ -104,8 +120,13 @@ static int on_name(sd_bus_message *reply, void *userdata, sd_bus_error *error) {
                                                         : sd_bus_message_read(reply, "u", &result);
         if (r >= 0 && result != 1 && result != 4)
                 r = -EEXIST;
-        if (r >= 0)
+        if (r >= 0) {
+                s->has_name = true;
+                for (size_t i = 0; i < s->n_untold; i++)
+                        (void) sd_bus_send(s->bus, s->untold[i], NULL);
+                forget_untold(s);
                 return 0;
+        }
 
         (void) log_error_errno(r, "Failed to take the bus name '%s': %m", BUS_NAME);
         return sd_event_exit(sd_bus_get_event(s->bus), r);

@@ -14,6 +14,7 @@
 #include <systemd/sd-bus.h>
 
 #include "basic/fault.h"
+#include "basic/limits.h"
 #include "daemon/core/manager.h"
 #include "daemon/host/polkit.h"
 
@@ -22,6 +23,9 @@ typedef struct BusServer {
         sd_bus *bus;
         Polkit *polkit;
         sd_bus_slot *name_call;
+        bool has_name;
+        sd_bus_message *untold[UNTOLD_EXITS_MAX]; /* signals for when it has */
+        size_t n_untold;
 } BusServer;
 
 /*
@@ -34,6 +38,9 @@ DEFINE_CLEANUP(BusServer, bus_server_free)
 
 /* Requests BUS_NAME; a failure to get it, or its loss, ends the loop with its errno. */
 int bus_server_take_name(BusServer *s);
+
+/* Sends a signal, once we have the name: who listens to it would not hear it before. Takes a reference. */
+int bus_server_tell(BusServer *s, sd_bus_message *signal);
 
 /* --- for the handlers (bus-util.c) ----------------------------------------------------------- */
 
