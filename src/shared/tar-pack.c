@@ -96,7 +96,7 @@ static Pack* pack_free(Pack *p) {
 
         while (p->n_levels > 0)
                 pack_pop(p);
-        while ((l = hashmap_first(p->links))) {
+        HASHMAP_FOREACH(l, p->links) {
                 (void) hashmap_remove(p->links, l->key);
                 free(l->path);
                 free(l);

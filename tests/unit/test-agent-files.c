@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "agent/file-entry.h"
+#include "agent/file-job.h"
+#include "agent/file-list.h"
 #include "agent/file-ops.h"
 #include "agent/file-path.h"
 #include "agent/request.h"
+#include "basic/fd.h"
+#include "basic/files.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
 #include "tests/unit/test.h"
@@ -163,4 +168,112 @@ TEST(modes_of_a_query) {
                 if (cases[i].r >= 0)
                         ASSERT_EQ(mode, cases[i].mode);
         }
+}
+
+typedef struct Place {
+        char path[64];
+        int fd;
+} Place;
+
+static void place_make(Place *p) {
+        (void) snprintf(p->path, sizeof(p->path), "/tmp/agent-files-XXXXXX");
+        assert(mkdtemp(p->path));
+        p->fd = open(p->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert(p->fd >= 0);
+}
+
+static void place_done(Place *p) {
+        p->fd = close_fd(p->fd);
+        ASSERT_OK(remove_tree_at(AT_FDCWD, p->path));
+}
+
+static unsigned count_lines(const char *text) {
+        unsigned n = 0;
+
+        for (; (text = strchr(text, '\n')); text++)
+                n++;
+        return n;
+}
+
+TEST(listing_is_bounded) {
+        _cleanup_close_ int output = memfd_create("list", MFD_CLOEXEC);
+        FileListing listing = { .depth = 1, .entries_max = 10 };
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        _cleanup_free_ char *text = NULL;
+        char name[16];
+        Place p;
+
+        place_make(&p);
+        listing.path = p.path;
+        for (unsigned i = 0; i < 10; i++) {
+                (void) snprintf(name, sizeof(name), "%u", i);
+                ASSERT_OK(mkdirat(p.fd, name, 0700));
+        }
+        ASSERT_OK(file_list_main(&listing, -EBADF, output, &fault));
+        ASSERT_EQ(lseek(output, 0, SEEK_SET), 0);
+        ASSERT_OK(read_fd(output, 1 * MIB, &text, NULL));
+        ASSERT_EQ(count_lines(text), 10);
+        ASSERT_NULL(strstr(text, "error"));
+
+        ASSERT_OK(mkdirat(p.fd, "0/more", 0700));
+        listing.depth = 2;
+        ASSERT_EQ(ftruncate(output, 0), 0);
+        ASSERT_EQ(lseek(output, 0, SEEK_SET), 0);
+        ASSERT_OK(file_list_main(&listing, -EBADF, output, &fault));
+        ASSERT_EQ(lseek(output, 0, SEEK_SET), 0);
+        text = (free(text), NULL);
+        ASSERT_OK(read_fd(output, 1 * MIB, &text, NULL));
+        ASSERT_EQ(count_lines(text), 11);
+        ASSERT_NOT_NULL(strstr(text,
+                               "\n{\"error\":{\"code\":\"too-large\",\"message\":\"More than 10 entries; "
+                               "list a directory below, or with less depth.\"}}\n"));
+        place_done(&p);
+}
+
+TEST(removal) {
+        _cleanup_free_ char *link = NULL, *tree = NULL;
+        Place p;
+
+        place_make(&p);
+        link = strjoin(p.path, "/link//");
+        tree = strjoin(p.path, "/tree");
+        ASSERT_OK(mkdirat(p.fd, "tree", 0700));
+        ASSERT_OK(mkdirat(p.fd, "tree/sub", 0));
+        ASSERT_OK(symlinkat("tree", p.fd, "link"));
+        ASSERT_OK(file_remove_main(link, -EBADF, -EBADF, NULL));
+        ASSERT_EQ(faccessat(p.fd, "link", F_OK, AT_SYMLINK_NOFOLLOW), -1);
+        ASSERT_OK(faccessat(p.fd, "tree/sub", F_OK, 0));
+        ASSERT_OK(file_remove_main(tree, -EBADF, -EBADF, NULL));
+        ASSERT_EQ(file_remove_main(tree, -EBADF, -EBADF, NULL), -ENOENT);
+        place_done(&p);
+}
+
+/* A file that comes to stand in the way between the beginning and the end of an upload. */
+TEST(upload) {
+        const User me = { .uid = getuid(), .gid = getgid() };
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        FileUpload f = FILE_UPLOAD_NULL;
+        _cleanup_free_ char *path = NULL, *text = NULL;
+        Place p;
+
+        place_make(&p);
+        path = strjoin(p.path, "/a/b");
+        ASSERT_OK(file_upload_begin(path, 0640, &me, &f, &fault));
+        ASSERT_OK(file_upload_write(&f, "new", 3, &fault));
+        ASSERT_EQ(faccessat(p.fd, "a/b", F_OK, 0), -1);
+        ASSERT_OK(mkdirat(p.fd, "a/b", 0700));
+        ASSERT_EQ(file_upload_end(&f, &fault), -EINVAL);
+        ASSERT_STREQ(strchr(fault.message, ':'), ": it is a directory.");
+        ASSERT_OK(unlinkat(p.fd, "a/b", AT_REMOVEDIR));
+        ASSERT_OK(file_upload_end(&f, NULL));
+        file_upload_done(&f);
+        ASSERT_OK(read_file_at(p.fd, "a/b", 100, &text, NULL));
+        ASSERT_STREQ(text, "new");
+
+        path = (free(path), strjoin(p.path, "/a/c"));
+        ASSERT_OK(file_upload_begin(path, 0640, &me, &f, NULL));
+        file_upload_done(&f);
+        ASSERT_OK(unlinkat(p.fd, "a/b", 0));
+        ASSERT_OK(unlinkat(p.fd, "a", AT_REMOVEDIR)); /* nothing is left of the other */
+        place_done(&p);
 }

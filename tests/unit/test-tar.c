@@ -536,8 +536,8 @@ TEST(there_and_back) {
 /* Holes are neither packed nor filled, and their file counts as large as it is. */
 TEST(holes_there_and_back) {
         static const char make[] =
-                        "cd root; truncate -s 8G all; truncate -s 3G some\n"
-                        "for at in 0 7 1000 40000; do echo $at | dd of=some bs=64k seek=$at conv=notrunc status=none; done\n"
+                        "cd root; truncate -s 8G all; truncate -s 300M some\n"
+                        "for at in 0 7 1000 4000; do echo $at | dd of=some bs=64k seek=$at conv=notrunc status=none; done\n"
                         "cp --sparse=always some $(printf 'n%.0s' {1..200}); truncate -s 1M end; echo x >>end\n"
                         "truncate -s 1M begin; head -c 70000 /dev/urandom | dd of=begin conv=notrunc status=none";
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
@@ -735,4 +735,31 @@ TEST(many_pieces) {
         ASSERT_TRUE(st.st_blocks * 512 < st.st_size);
         place_tidy(&p, "original");
         place_done(&p);
+}
+
+/* Of more than TAR_LINKS_MAX files with two names the last are packed twice. */
+TEST(many_links) {
+        _cleanup_close_ int dir_fd = -EBADF, output = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        char path[] = "/dev/shm/templates-tar-XXXXXX"; /* elsewhere it takes minutes */
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        TarResult packed;
+
+        if (!mkdtemp(path))
+                skip();
+        dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        assert(mkdirat(dir_fd, "a", 0700) >= 0 && mkdirat(dir_fd, "b", 0700) >= 0);
+        for (unsigned i = 0; i < TAR_LINKS_MAX + 3; i++) {
+                char name[2][16];
+                int fd;
+
+                (void) snprintf(name[0], sizeof(name[0]), "a/%u", i);
+                (void) snprintf(name[1], sizeof(name[1]), "b/%u", i);
+                fd = openat(dir_fd, name[0], O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+                assert(fd >= 0 && ftruncate(fd, 1) >= 0 && linkat(dir_fd, name[0], dir_fd, name[1], 0) >= 0);
+                close(fd);
+        }
+        ASSERT_OK(tar_pack(dir_fd, "root", output, NULL, NULL, &packed, &fault));
+        ASSERT_EQ(packed.n_entries, 3 + 2 * (TAR_LINKS_MAX + 3));
+        ASSERT_EQ(packed.n_bytes, TAR_LINKS_MAX + 2 * 3);
+        ASSERT_OK(remove_tree_at(AT_FDCWD, path));
 }
