@@ -281,6 +281,9 @@ static void on_stream_close(H2Stream *st, uint32_t error, void *userdata) {
                 again = error == H2_REFUSED_STREAM && call_retry(a);
                 if (!again && error == H2_REFUSED_STREAM)
                         call_fail(a, FAULT_NO_CAPACITY, "Too many requests run in this capsule.");
+                else if (error == H2_ENHANCE_YOUR_CALM)
+                        call_fail(a, FAULT_AGENT,
+                                  "The output was not read for too long, and others read it, too.");
                 else if (!again)
                         call_fail(a, FAULT_AGENT, "The connection to the capsule was lost.");
         }
