@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /*
- * A guest that says anything to the monitor: link, passthrough and processes together. First byte: lowest
- * bit clear: the bytes behind the ready byte are its HTTP/2. Set: a proper session that answers the identity
- * (or not) and then does with our streams what the input says, so that hostile contents reach the layers
- * above HTTP/2. A client of data.sock and a process of control.sock are on the other side all the time.
+ * A guest that says anything to the monitor: link, passthrough, processes and transfers together. First
+ * byte: lowest bit clear: the bytes behind the ready byte are its HTTP/2. Set: a proper session that answers
+ * the identity (or not) and then does with our streams what the input says, so that hostile contents reach
+ * the layers above HTTP/2. A client of data.sock and a process of control.sock are on the other side all the
+ * time, with one more flag also an attached process, a transfer from the agent and one to it, in that order.
  */
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -15,6 +17,7 @@
 #include "monitor/agent-link.h"
 #include "monitor/passthrough.h"
 #include "monitor/process.h"
+#include "monitor/transfer.h"
 #include "shared/h2-conn.h"
 #include "shared/protocol.h"
 #include "tests/fuzz/fuzz.h"
@@ -28,16 +31,23 @@ enum {
         NO_PROCESS = 1 << 3,
         WITH_STDIN = 1 << 4,
         READ_OUTPUT = 1 << 5,
+        TERMINAL = 1 << 6,
+        MORE_CALLS = 1 << 7,
 };
+
+typedef struct Called {
+        unsigned n_started, n_ended;
+        int fds[3];
+} Called;
 
 typedef struct World {
         uint8_t flags;
         sd_event *event;
         AgentLink *link;
         Passthrough *passthrough;
-        GuestProcess *process;
-        int fds[3];
-        unsigned n_started, n_exited;
+        GuestProcess *process, *attached;
+        Transfer *get, *put;
+        Called process_called, attached_called, get_called, put_called;
 
         H2Conn *client;
         unsigned n_requests, n_closed;
@@ -47,29 +57,80 @@ typedef struct World {
         H2Stream *streams[STREAMS]; /* of the agent */
 } World;
 
-/* The process */
+/* The processes */
 
 static void on_started(GuestProcess *g, int r, const GuestProcessStart *start, const Fault *fault,
                        void *userdata) {
-        World *w = userdata;
+        Called *c = userdata;
 
-        assert(w->n_started++ == 0);
+        assert(c->n_started++ == 0);
         assert((r < 0) == (fault && fault_is_set(fault)));
         assert((r < 0) == !start);
-        for (size_t i = 0; start && i < start->n_fds; i++)
-                w->fds[i] = TAKE_FD(start->fds[i]);
+        if (!start)
+                return;
+        assert(tag_is_valid(start->tag) || !*start->tag);
+        assert(start->n_fds == (start->pty ? 1 : start->n_fds == 3 ? 3 : 2));
+        for (size_t i = 0; i < start->n_fds; i++)
+                c->fds[i] = TAKE_FD(start->fds[i]);
 }
 
 static void on_exited(GuestProcess *g, uint32_t pid, const char *tag, const GuestProcessEnd *end,
                       void *userdata) {
-        World *w = userdata;
+        Called *c = userdata;
 
-        assert(w->n_started == 1 && w->n_exited++ == 0);
-        assert(end->exit_code >= -1 && end->exit_code <= 255);
+        assert(c->n_started == 1 && c->n_ended++ == 0);
         assert(utf8_is_valid(tag, strlen(tag)));
+        assert(end && end->exit_code >= -1 && end->exit_code <= 255);
 }
 
 static const GuestProcessHandlers process_handlers = { on_started, on_exited };
+
+/* The transfers */
+
+static void on_transfer_started(Transfer *t, int r, const Fault *fault, void *userdata) {
+        Called *c = userdata;
+
+        assert(c->n_started++ == 0);
+        assert((r < 0) ==
+               (fault && fault_is_set(fault) && utf8_is_valid(fault->message, strlen(fault->message))));
+        c->n_ended += r < 0;
+}
+
+static void on_transfer_bytes(Transfer *t, uint64_t bytes, void *userdata) {
+}
+
+static void on_transfer_ended(Transfer *t, uint64_t bytes, int r, const Fault *fault, void *userdata) {
+        Called *c = userdata;
+
+        assert(c->n_ended++ == 0);
+        assert((r < 0) ==
+               (fault && fault_is_set(fault) && utf8_is_valid(fault->message, strlen(fault->message))));
+}
+
+static const TransferHandlers transfer_handlers = { on_transfer_started, on_transfer_bytes,
+                                                    on_transfer_ended };
+
+/* Both ends of a socket; ours is kept for the input's end. */
+static void start_transfer(World *w, AgentLink *l, bool put) {
+        Transfer **t = put ? &w->put : &w->get;
+        Called *c = put ? &w->put_called : &w->get_called;
+        TransferSpec spec = { .method = (char *) (put ? "PUT" : "GET"),
+                              .path = (char *) "/files?path=x",
+                              .body = put,
+                              .answer = !put,
+                              .report = put,
+                              .shared = !put,
+                              .answer_max = put ? 0 : 4096 };
+        int fds[2];
+
+        assert((put ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds)
+                    : pipe2(fds, O_CLOEXEC | O_NONBLOCK)) >= 0);
+        c->fds[0] = fds[0];
+        if (put)
+                assert(write(fds[0], "some bytes", 10) == 10 && shutdown(fds[0], SHUT_WR) >= 0);
+        (void) transfer_start(w->event, l, &spec, &fds[1], 1, &transfer_handlers, c, t, NULL);
+        (void) close_fd(fds[1]);
+}
 
 /* The link */
 
@@ -83,8 +144,16 @@ static void on_ready(AgentLink *l, json_t *info, void *userdata) {
         if (!(w->flags & NO_PROCESS) && !w->process)
                 (void) guest_process_start(w->event, l,
                                            &(GuestProcessSpec) { .argv = argv,
+                                                                 .cols = w->flags & TERMINAL ? 80 : 0,
+                                                                 .rows = 24,
                                                                  .with_stdin = w->flags & WITH_STDIN },
-                                           &process_handlers, w, &w->process, NULL);
+                                           &process_handlers, &w->process_called, &w->process, NULL);
+        if (!(w->flags & MORE_CALLS) || w->attached)
+                return;
+        (void) guest_process_attach(w->event, l, "tag", &process_handlers, &w->attached_called, &w->attached,
+                                    NULL);
+        start_transfer(w, l, /* put= */ false);
+        start_transfer(w, l, /* put= */ true);
 }
 
 static void on_lost(AgentLink *l, const char *text, void *userdata) {
@@ -249,7 +318,13 @@ static void world_new(World *w, uint8_t flags) {
         const char ready = AGENT_READY_BYTE;
         int pair[2];
 
-        *w = (World) { .flags = flags, .fds = { -EBADF, -EBADF, -EBADF } };
+        const Called uncalled = { .fds = { -EBADF, -EBADF, -EBADF } };
+
+        *w = (World) { .flags = flags,
+                       .process_called = uncalled,
+                       .attached_called = uncalled,
+                       .get_called = uncalled,
+                       .put_called = uncalled };
         assert(sd_event_new(&w->event) >= 0);
         assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) >= 0);
         w->guest = pair[1];
@@ -268,11 +343,17 @@ static void world_new(World *w, uint8_t flags) {
 }
 
 static void world_done(World *w) {
-        close_many(w->fds, 3);
+        Called *calls[] = { &w->process_called, &w->attached_called, &w->get_called, &w->put_called };
+
         w->agent = h2_conn_free(w->agent);
         w->guest = close_fd(w->guest);
         settle(w);
         w->process = guest_process_free(w->process);
+        w->attached = guest_process_free(w->attached);
+        w->get = transfer_free(w->get);
+        w->put = transfer_free(w->put);
+        for (size_t i = 0; i < ELEMENTSOF(calls); i++)
+                close_many(calls[i]->fds, 3);
         passthrough_set_agent(w->passthrough, NULL);
         w->link = agent_link_free(w->link);
         settle(w);
