@@ -36,8 +36,9 @@ typedef struct World {
         unsigned other_status;
 } World;
 
+/* Some turns of the loop: an answer without end never comes to rest. */
 static void settle(World *w) {
-        for (unsigned i = 0; i < 1000 && sd_event_run(w->event, 0) > 0; i++)
+        for (unsigned i = 0; i < 50 && sd_event_run(w->event, 0) > 0; i++)
                 ;
 }
 
@@ -188,7 +189,8 @@ static void serve_other(World *w) {
                0);
         assert(h2_session_request(h2_conn_session(w->other), "GET", "/files?path=y", NULL, 0, true, NULL,
                                   &st) >= 0);
-        settle(w);
+        for (unsigned i = 0; i < 1000 && w->other_status == 0; i++)
+                settle(w);
         assert(w->other_status == 200);
 }
 
@@ -212,7 +214,8 @@ static void world_done(World *w) {
         w->client = h2_conn_free(w->client);
         w->raw = close_fd(w->raw);
         w->other = h2_conn_free(w->other);
-        settle(w);
+        for (unsigned i = 0; i < 1000 && passthrough_n_clients(w->passthrough) > 0; i++)
+                settle(w);
         assert(w->n_closed == w->n_requests);
         assert(passthrough_n_streams(w->passthrough) == 0 && passthrough_n_clients(w->passthrough) == 0);
         passthrough_set_agent(w->passthrough, NULL);
