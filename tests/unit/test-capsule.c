@@ -6,13 +6,15 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #include "basic/fd.h"
 #include "basic/files.h"
 #include "basic/strings.h"
 #include "daemon/core/adopt.h"
-#include "daemon/core/capsule.h"
+#include "daemon/core/capsule-files.h"
+#include "daemon/core/job.h"
 #include "daemon/core/manager.h"
 #include "daemon/core/uid-pool.h"
 #include "shared/event.h"
@@ -32,6 +34,8 @@ typedef struct Host {
         unsigned n_exited;
         int exit_code;
         char reason[32];
+        unsigned n_entries, n_removed_jobs;
+        uint64_t bytes;
 } Host;
 
 static void on_process_exited(Capsule *c, uint32_t pid, const char *tag, int code, const char *reason,
@@ -397,6 +401,203 @@ TEST(exec) {
         ASSERT_EQ(capsule_destroy(c, END_USER, NULL, NULL, &h.fault), 0);
         turn_until(&h, &h.n_done, 1);
         ASSERT_TRUE(h.result < 0);
+        down(&h);
+}
+
+TEST(terminals_and_attaching) {
+        static const struct {
+                const char *selector;
+                int r;
+        } selectors[] = {
+                { "tty", 0 }, { "process", 0 }, { "liar", -EREMOTEIO }, /* no fds */
+        };
+        ExecSpec spec = { .pty = true, .cols = 80, .rows = 24 };
+        Capsule *c;
+        Host h;
+
+        if (getuid() != 0)
+                skip();
+        up(&h);
+        c = create_and_wait(&h, "good");
+        for (unsigned i = 0; i < ELEMENTSOF(selectors); i++) {
+                h.n_done = 0;
+                ASSERT_EQ(capsule_attach(c, selectors[i].selector, on_exec, &h, &h.fault), 0);
+                turn_until(&h, &h.n_done, 1);
+                ASSERT_EQ(h.result, selectors[i].r);
+        }
+        ASSERT_EQ(capsule_attach(c, "a/b", on_exec, &h, &h.fault), -EINVAL);
+        fault_done(&h.fault);
+
+        spec.tag = strdup("mine");
+        h.n_done = 0;
+        ASSERT_EQ(capsule_exec(c, &spec, on_exec, &h, &h.fault), 0);
+        turn_until(&h, &h.n_done, 1);
+        ASSERT_EQ(h.result, 0);
+        spec.rows = PTY_ROWS_MAX + 1;
+        ASSERT_EQ(capsule_exec(c, &spec, on_exec, &h, &h.fault), -EINVAL);
+        exec_spec_done(&spec);
+        down(&h);
+}
+
+static int on_entry(const FileEntry *e, void *userdata) {
+        Host *h = userdata;
+
+        h->n_entries++;
+        ASSERT_STREQ(e->path, "/n");
+        ASSERT_EQ(e->mode, 0644);
+        return 0;
+}
+
+static int on_process(const ProcessEntry *e, void *userdata) {
+        Host *h = userdata;
+
+        h->n_entries++;
+        ASSERT_EQ(e->pid, h->n_entries);
+        ASSERT_EQ(strv_length(e->args), e->pid == 1 ? 2 : 0);
+        return 0;
+}
+
+TEST(lists) {
+        static const struct {
+                const char *path;
+                int r;
+                unsigned n;
+                const char *message; /* or a part of it */
+        } cases[] = {
+                { "/good", 0, 2, NULL },
+                { "/last-line-open", 0, 2, NULL },
+                { "/empty", 0, 0, NULL },
+                { "/most", 0, DIRECTORY_ENTRIES_MAX, NULL },
+                { "/many", -E2BIG, DIRECTORY_ENTRIES_MAX, "There are more than 10000 entries." },
+                { "/broken-off", -E2BIG, 1, "Enough \\x1b of it." },
+                { "/no-json", -EREMOTEIO, 1, "The agent's answer is not valid" },
+                { "/bad-type", -EREMOTEIO, 0, "type" },
+                { "/bad-size", -EREMOTEIO, 0, "size" },
+                { "/nul", -EREMOTEIO, 0, "name" },
+                { "/long-line", -EREMOTEIO, 0, "The agent's answer is not valid." },
+                { "/refused", -ENOENT, 0, "No such file." },
+                { "/broke", -EREMOTEIO, 0, "It broke." },
+        };
+        Capsule *c;
+        Host h;
+
+        if (getuid() != 0)
+                skip();
+        up(&h);
+        c = create_and_wait(&h, "good");
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                h.n_done = h.n_entries = 0;
+                ASSERT_EQ(capsule_list_directory(c, cases[i].path, 1, on_entry, on_done, &h, &h.fault), 0);
+                turn_until(&h, &h.n_done, 1);
+                ASSERT_EQ(h.result, cases[i].r);
+                ASSERT_EQ(h.n_entries, cases[i].n);
+                if (cases[i].message)
+                        ASSERT_NOT_NULL(strstr(h.fault.message, cases[i].message));
+                fault_done(&h.fault);
+        }
+        h.n_done = h.n_entries = 0;
+        ASSERT_EQ(capsule_list_processes(c, on_process, on_done, &h, &h.fault), 0);
+        turn_until(&h, &h.n_done, 1);
+        ASSERT_EQ(h.n_entries, 2);
+
+        h.n_done = 0;
+        ASSERT_EQ(capsule_stat_path(c, "/good", on_entry, on_done, &h, &h.fault), 0); /* two entries */
+        turn_until(&h, &h.n_done, 1);
+        ASSERT_EQ(h.result, -E2BIG);
+        fault_done(&h.fault);
+        ASSERT_EQ(capsule_list_directory(c, "/", FILE_DEPTH_MAX + 1, on_entry, on_done, &h, &h.fault),
+                  -EINVAL);
+        fault_done(&h.fault);
+
+        /* so many at once; they fail with the capsule */
+        h.n_done = 0;
+        for (unsigned i = 0; i < LISTINGS_MAX; i++)
+                ASSERT_EQ(capsule_stat_path(c, "/never", on_entry, on_done, &h, &h.fault), 0);
+        ASSERT_EQ(capsule_stat_path(c, "/never", on_entry, on_done, &h, &h.fault),
+                  fault_errno(FAULT_QUOTA_EXCEEDED));
+        fault_done(&h.fault);
+        ASSERT_EQ(capsule_destroy(c, END_USER, NULL, NULL, &h.fault), 0);
+        turn_until(&h, &h.n_done, LISTINGS_MAX);
+        ASSERT_EQ(h.result, -EREMOTEIO);
+        ASSERT_EQ(h.manager->n_listings, 0);
+        down(&h);
+}
+
+static void on_job_removed(Job *j, const char *result, const char *message, void *userdata) {
+        Host *h = userdata;
+
+        h->n_removed_jobs++;
+        ASSERT_NOT_NULL(job_capsule(j));
+        (void) snprintf(h->reason, sizeof(h->reason), "%s", result);
+        h->bytes = job_bytes(j);
+}
+
+static const ManagerEvents job_events = { .job_removed = on_job_removed };
+
+TEST(copies) {
+        static const struct {
+                const char *path, *result;
+                uint64_t bytes;
+        } cases[] = {
+                { "/x", "done", 9 },
+                { "/broke", "failed", 9 },
+                { "/refused", "failed", 0 },
+        };
+        _cleanup_close_ int fd = memfd_create("tar", MFD_CLOEXEC),
+                            odd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        Capsule *c;
+        Job *j;
+        Host h;
+
+        if (getuid() != 0)
+                skip();
+        up(&h);
+        c = create_and_wait(&h, "good");
+        manager_set_events(h.manager, &job_events, &h);
+        for (size_t i = 0; i < 2 * ELEMENTSOF(cases); i++) {
+                const char *path = cases[i / 2].path;
+
+                h.n_removed_jobs = 0;
+                ASSERT_EQ(i % 2 ? job_copy_to(c, fd, path, &j, &h.fault)
+                                : job_copy_from(c, path, fd, &j, &h.fault),
+                          0);
+                ASSERT_EQ(job_state(j), JOB_RUNNING);
+                ASSERT_STREQ(job_target(j), c->id);
+                ASSERT_STREQ(job_unit(j), "");
+                turn_until(&h, &h.n_removed_jobs, 1);
+                ASSERT_STREQ(h.reason, cases[i / 2].result);
+                ASSERT_EQ(h.bytes, cases[i / 2].bytes);
+        }
+        ASSERT_EQ(job_copy_to(c, odd, "/x", &j, &h.fault), -EINVAL);
+        fault_done(&h.fault);
+        ASSERT_EQ(job_copy_from(c, "", fd, &j, &h.fault), -EINVAL);
+        fault_done(&h.fault);
+
+        /* cancelled before the monitor answered, and after */
+        for (unsigned i = 0; i < 2; i++) {
+                h.n_removed_jobs = 0;
+                ASSERT_EQ(job_copy_to(c, fd, "/never", &j, &h.fault), 0);
+                for (unsigned k = 0; k < 50 * i; k++)
+                        ASSERT_OK(sd_event_run(h.event, USEC_PER_MSEC));
+                job_cancel(j);
+                turn_until(&h, &h.n_removed_jobs, 1);
+                ASSERT_STREQ(h.reason, "canceled");
+        }
+
+        h.n_removed_jobs = 0;
+        for (unsigned i = 0; i < COPIES_MAX; i++)
+                ASSERT_EQ(job_copy_to(c, fd, "/never", &j, &h.fault), 0);
+        ASSERT_EQ(job_copy_to(c, fd, "/never", &j, &h.fault), fault_errno(FAULT_QUOTA_EXCEEDED));
+        fault_done(&h.fault);
+        manager_end_copies(h.manager);
+        ASSERT_EQ(h.n_removed_jobs, COPIES_MAX);
+        ASSERT_STREQ(h.reason, "failed");
+
+        /* with the capsule */
+        ASSERT_EQ(job_copy_to(c, fd, "/never", &j, &h.fault), 0);
+        ASSERT_EQ(capsule_destroy(c, END_USER, NULL, NULL, &h.fault), 0);
+        turn_until(&h, &h.n_removed_jobs, COPIES_MAX + 1);
+        ASSERT_STREQ(h.reason, "failed");
         down(&h);
 }
 
