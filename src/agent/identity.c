@@ -22,8 +22,8 @@
 #define HOSTNAME_LEN_MAX 64U
 #define ETC_FILE_MAX     (64 * KIB)
 
-static const char *const features[] = { "identity", "processes", "files",   "attach",
-                                        "signal",   "stdin",     "poweroff" };
+static const char *const features[] = { "identity", "processes", "files", "attach",
+                                        "signal",   "stdin",     "pty",   "poweroff" };
 
 /* Body of PUT /identity before it is applied. */
 typedef struct IdentityChange {

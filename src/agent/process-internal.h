@@ -59,6 +59,11 @@ struct ProcessTable {
         uint8_t buffer[PROCESS_READ_MAX];
 };
 
+/* A reader holds it up. */
+static inline bool process_is_paused(const Process *p) {
+        return p->output[0].paused || p->output[1].paused;
+}
+
 /* process-io.c */
 /* Our ends into p, copies of the child's into ret: output's are p's, too; of a terminal there is one. */
 int process_io_open(Process *p, const User *user, int ret_child_fds[static 3], Fault *reterr);

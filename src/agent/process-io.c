@@ -61,7 +61,7 @@ static bool pipe_pump(ProcessPipe *pipe) {
                         break;
 
                 came = true;
-                if (n <= 0) { /* of a terminal: EIO once nobody has its other side open */
+                if (n <= 0) { /* end of file; EIO of a terminal */
                         pipe_close(pipe);
                         break;
                 }

@@ -187,10 +187,6 @@ void reader_write_tail(ProcessReader *reader) {
 
 /* who holds up the others */
 
-static bool process_is_paused(const Process *p) {
-        return p->output[0].paused || p->output[1].paused;
-}
-
 /* It has yet to become writable again. */
 static bool reader_is_behind(const ProcessReader *reader) {
         return h2_stream_room(reader->stream) < H2_QUEUE_BYTES_MAX / 2;

@@ -139,7 +139,7 @@ static void on_grace(void *userdata) {
         Process *p = userdata;
 
         /* As long as a reader holds us up we cannot know whether there is more. */
-        if (!p->timed_out && (p->output[0].paused || p->output[1].paused)) {
+        if (!p->timed_out && process_is_paused(p)) {
                 loop_timer_start(p->table->loop, &p->grace_timer, PROCESS_GRACE_USEC, on_grace, p);
                 return;
         }
@@ -257,7 +257,7 @@ void process_reader_writable(ProcessReader *reader) {
                 return;
         if (p->finished)
                 process_deliver_exit(p);
-        else if (p->output[0].paused || p->output[1].paused)
+        else if (process_is_paused(p))
                 process_io_pump(p);
 }
 

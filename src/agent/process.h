@@ -7,10 +7,10 @@
  * Output goes from two pipes into the streams of all readers and into a ring for those who come later. The
  * slowest reader sets the pace: without room in its stream the pipes are not read, so the process blocks and
  * no byte is lost. But one that takes nothing for READER_STALL_USEC while others could is dropped. Without a
- * reader output goes into the ring alone. With a terminal there is one stream of output instead of two, and
- * its end is the moment when nobody has the terminal open. After the direct child has ended the pipes are
- * drained until end of file or PROCESS_GRACE_USEC without data; what then still holds them (a daemon the
- * process left behind) is left alone, its output is read and dropped.
+ * reader output goes into the ring alone. After the direct child has ended the pipes are drained until end
+ * of file or PROCESS_GRACE_USEC without data; what then still holds them (a daemon the process left behind)
+ * is left alone, its output is read and dropped. A terminal is one stream of output instead of two, and hung
+ * up with the direct child.
  */
 
 #include <jansson.h>
