@@ -36,7 +36,7 @@ DEFINE_CLEANUP(Loop, loop_free)
  * is freed. -ENOMEM, -errno. */
 int loop_add(Loop *l, int fd, uint32_t events, LoopIoHandler handler, void *userdata, LoopSource **ret);
 LoopSource* loop_source_free(LoopSource *s);
-/* The same, and closes the fd, of which there must be no copy: saves a system call. */
+/* The same, and closes the fd, of which there must be no copy, in no process: saves a system call. */
 LoopSource* loop_source_close(LoopSource *s);
 /* Changes the events; 0: the fd is taken out of the set until the next call, so that a hang-up does not wake
  * us. */

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,10 +32,13 @@ typedef struct SpawnContext {
         int error;        /* 0: it did not */
 } SpawnContext;
 
-/* dup2(2) clears FD_CLOEXEC of the copy; the originals are >= 3 and close themselves at exec. */
+/*
+ * dup2(2) clears FD_CLOEXEC of the copy. All else is closed here and not at exec: that lets the agent go on
+ * before it closes files, and our copies of what the agent closes meanwhile would stay in its epoll set.
+ */
 static int child_stdio(const SpawnRequest *q) {
         if (dup2(q->stdin_fd, STDIN_FILENO) < 0 || dup2(q->stdout_fd, STDOUT_FILENO) < 0 ||
-            dup2(q->stderr_fd, STDERR_FILENO) < 0)
+            dup2(q->stderr_fd, STDERR_FILENO) < 0 || close_range(STDERR_FILENO + 1, UINT_MAX, 0) < 0)
                 return -errno;
 
         return 0;
