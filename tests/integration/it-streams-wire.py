@@ -518,7 +518,7 @@ def dialect_of_a_tag(r):
         w.send(SHELL)
         tag = w.receive()["tag"]
         w.send(typed("echo $((1+1))\n", "json"))
-        w.until(says(b"\n2"))
+        w.until(says(b"2\r\n"))
     with pty(r, i) as w:            # the key shows the other one elsewhere
         w.send(SHELL)
         w.receive()
@@ -572,7 +572,7 @@ def several_clients_on_one_terminal(r):
         a.send(start("/bin/sh", envs={"PS1": "> "}))
         started = a.receive()
         a.send(b"echo $((1+1))\n")
-        a.until(says(b"\n2\r\n> "))
+        a.until(says(b"2\r\n"))
         for w, framing in (b, "json"), (c, "binary"):
             w.send({"type": "connect", "tag": started["tag"]})
             equal(w.receive(), started)

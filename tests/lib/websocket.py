@@ -101,20 +101,20 @@ class WebSocket:
             return True
         return False
 
-    def until(self, wanted, seconds=60):
+    def until(self, wanted, seconds=120):
         """All messages up to the first for which wanted() is true, that one included."""
-        messages = []
+        messages, end = [], time.monotonic() + seconds
         while not messages or not wanted(messages[-1]):
-            messages.append(self.receive(seconds))
+            messages.append(self.receive(end - time.monotonic()))
             if messages[-1] is None:
                 raise AssertionError("closed with %r behind %r" % (self.code, messages[-9:-1]))
         return messages
 
-    def all(self, seconds=60):
+    def all(self, seconds=120):
         """Everything until the end."""
-        messages = []
+        messages, end = [], time.monotonic() + seconds
         while True:
-            m = self.receive(seconds)
+            m = self.receive(end - time.monotonic())
             if m is None:
                 return messages
             messages.append(m)
