@@ -18,10 +18,8 @@ int flow_dup(int fd) {
         struct stat st;
         int flags, new_fd;
 
-        if (fstat(fd, &st) < 0) {
-                new_fd = errno == EBADF ? open("/dev/null", O_RDWR | O_CLOEXEC) : -errno;
-                return new_fd == -1 ? -errno : new_fd;
-        }
+        if (fstat(fd, &st) < 0)
+                return -errno;
         flags = fcntl(fd, F_GETFL);
         if (flags < 0)
                 return -errno;

@@ -58,6 +58,6 @@ int flow_run(int from, int to, FlowTransform transform, void *userdata, uint64_t
 
 /*
  * A descriptor of our own for one of ours (0, 1, 2), with a mode of its own where the kernel lets us: a pipe
- * or terminal is opened again, without blocking. A closed one is /dev/null. fd or -errno.
+ * or terminal is opened again, without blocking. fd or -errno.
  */
 int flow_dup(int fd);

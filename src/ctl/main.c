@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <fcntl.h>
 #include <stdio.h>
 
+#include "basic/fd.h"
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "ctl/command.h"
@@ -18,12 +20,23 @@ static int run_on_host(const CtlOptions *o, int argc, char **argv) {
         return log_error_errno(errno, "Failed to run ssh: %m");
 }
 
+/* What was closed is empty, so that nothing of ours gets its number. */
+static void open_standard_streams(void) {
+        int fd;
+
+        do
+                fd = open("/dev/null", O_RDWR);
+        while (fd >= 0 && fd <= STDERR_FILENO);
+        (void) close_fd(fd);
+}
+
 int main(int argc, char **argv) {
         Ctl ctl = { .options = CTL_OPTIONS_DEFAULT };
         char **arguments = NULL;
         const Verb *verb = NULL;
         int r;
 
+        open_standard_streams();
         log_open("wrennctl");
         ctl.options.interactive_stdin = !isatty(STDIN_FILENO);
         r = command_parse(&ctl.options, argc, argv, &verb, &arguments);
