@@ -133,3 +133,6 @@ int capsule_destroy(Ctl *ctl, const char *id);
 /* jobs.c: a template job from its start to its end, with progress. m: the method call that answers with the
  * job's path. */
 int job_run(Ctl *ctl, sd_bus_message *m, const char *what);
+/* A copy of name, with its bytes on a terminal; total_bytes 0: unknown. 0; EXIT_FAILURE with the service's
+ * reason, owned by the caller; or another exit status after having said why. */
+int job_run_copy(Ctl *ctl, sd_bus_message *m, const char *name, uint64_t total_bytes, char **ret_reason);

@@ -6,10 +6,12 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "basic/fd.h"
 #include "basic/log.h"
 #include "basic/strings.h"
 #include "config.h"
 #include "ctl/ctl.h"
+#include "ctl/progress.h"
 #include "shared/json-field.h"
 
 #define BAR_WIDTH 30
@@ -17,6 +19,8 @@
 typedef struct JobWatch {
         const CtlOptions *options;
         char *path;
+        const char *copied; /* name of what a copy copies; NULL: another kind of job */
+        uint64_t bytes, total_bytes, started_usec;
         double progress;
         char step[128], last_step[128];
         bool ended, bar;
@@ -31,10 +35,20 @@ static void on_sigint(int sig) {
         interrupted = 1;
 }
 
+static void copy_show(const JobWatch *w) {
+        _cleanup_free_ char *line = progress_line(w->copied, w->bytes, w->total_bytes,
+                                                  now_usec(CLOCK_MONOTONIC) - w->started_usec);
+
+        if (w->bar && line)
+                (void) fprintf(stderr, "\r%s\033[K", line);
+}
+
 static void job_show(JobWatch *w) {
         if (w->options->quiet)
                 return;
-        if (w->bar) {
+        if (w->copied)
+                copy_show(w);
+        else if (w->bar) {
                 int filled = (int) (w->progress * BAR_WIDTH);
 
                 (void) fprintf(stderr, "\r[%.*s%*s] %3d%% %-40.40s", filled,
@@ -60,6 +74,8 @@ static int on_properties_changed(sd_bus_message *m, void *userdata, sd_bus_error
                 w->progress = json_number_value(json_object_get(properties, "Progress"));
         if (json_object_get(properties, "Step"))
                 (void) snprintf(w->step, sizeof(w->step), "%s", property_string(properties, "Step"));
+        if (json_object_get(properties, "Bytes"))
+                w->bytes = property_number(properties, "Bytes");
         job_show(w);
         return 0;
 }
@@ -152,26 +168,47 @@ static int job_follow(Ctl *ctl, sd_bus_message *m, const char *what, JobWatch *w
         return job_wait(ctl, w);
 }
 
-int job_run(Ctl *ctl, sd_bus_message *m, const char *what) {
-        JobWatch w = { .options = &ctl->options, .bar = isatty(STDERR_FILENO), .step = "waiting" };
+/* 0, EXIT_FAILURE with the reason (owned by the caller), or an exit status after having said why. */
+static int job_finish(Ctl *ctl, sd_bus_message *m, const char *what, JobWatch *w, char **ret_reason) {
         struct sigaction action = { .sa_handler = on_sigint };
         int r;
 
         (void) sigaction(SIGINT, &action, NULL);
         (void) sigaction(SIGTERM, &action, NULL);
-        r = job_follow(ctl, m, what, &w);
-        if (w.bar && w.path && !ctl->options.quiet)
+        r = job_follow(ctl, m, what, w);
+        if (w->bar && w->path && !ctl->options.quiet)
                 (void) fputc('\n', stderr);
-        if (r == 0 && streq(w.result, "canceled")) {
+        if (r == 0 && streq(w->result, "canceled")) {
                 log_error("Canceled.");
                 r = 128 + SIGINT;
-        } else if (r == 0 && !streq(w.result, "done")) {
-                log_error("Failed to %s: %s", what, isempty(w.message) ? "no reason given" : w.message);
-                r = EXIT_FAILURE;
+        } else if (r == 0 && !streq(w->result, "done")) {
+                *ret_reason = strdup(isempty(w->message) ? "no reason given" : w->message);
+                r = *ret_reason ? EXIT_FAILURE : log_error_errno(ENOMEM, "Failed to %s: %m", what);
         }
-        free(w.path);
-        free(w.message);
+        free(w->path);
+        free(w->message);
         return r;
+}
+
+int job_run(Ctl *ctl, sd_bus_message *m, const char *what) {
+        JobWatch w = { .options = &ctl->options, .bar = isatty(STDERR_FILENO), .step = "waiting" };
+        _cleanup_free_ char *reason = NULL;
+        int r;
+
+        r = job_finish(ctl, m, what, &w, &reason);
+        if (reason)
+                log_error("Failed to %s: %s", what, reason);
+        return r;
+}
+
+int job_run_copy(Ctl *ctl, sd_bus_message *m, const char *name, uint64_t total_bytes, char **ret_reason) {
+        JobWatch w = { .options = &ctl->options,
+                       .bar = isatty(STDERR_FILENO),
+                       .copied = name,
+                       .total_bytes = total_bytes,
+                       .started_usec = now_usec(CLOCK_MONOTONIC) };
+
+        return job_finish(ctl, m, "copy", &w, ret_reason);
 }
 
 int verb_list_jobs(Ctl *ctl, char **arguments) {

@@ -26,13 +26,17 @@ const char options_help[] =
                 "                           create, run: sizes like 512M, times like 5min;\n"
                 "                           exec, run: --timeout= bounds the command\n"
                 "     --label=NAME=VALUE    create, run: a label; list: only with it\n"
-                "  -E --setenv=NAME=VALUE   create, run, exec: environment\n"
-                "  -u --user=USER  --cwd=DIR\n"
-                "                           run, exec: user and directory in the capsule\n"
+                "  -E --setenv=NAME=VALUE   create, run, exec, shell: environment\n"
+                "  -u --user=USER           run, exec, shell: user in the capsule\n"
+                "     --cwd=DIR             run, exec: directory in the capsule\n"
                 "  -i --stdin               exec, run: pass standard input (default unless it is a terminal)\n"
                 "     --no-stdin            exec, run: /dev/null instead\n"
+                "  -t --tty                 exec, run: a terminal for the command\n"
                 "     --no-wait             create: do not wait until it runs\n"
-                "  -f --force               import-template: replace an existing one\n";
+                "  -f --force               import-template: replace an existing one\n"
+                "  -f --follow              logs: go on until the capsule ends\n"
+                "  -n --lines=N             logs: only the last ones\n"
+                "  -p --preserve            copy-from: keep owners, set-id bits, attributes\n";
 
 enum {
         ARG_VERSION = 0x100,

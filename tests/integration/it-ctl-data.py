@@ -9,12 +9,14 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
+import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
-import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "lib"))
@@ -195,9 +197,10 @@ def shell_on_a_terminal():
     t.expect(b"trapped\r\n")
     t.resize(90, 20)
     t.expect(b"20 90\r\n")
-    t.type(b"sleep 600; echo rc=$?\n")
-    t.expect(b"rc=$?\r\n")
+    t.type(b"echo be''gun; sleep 600\n")
+    t.expect(b"begun\r\n")
     t.type(b"\x03")
+    t.type(b"echo rc=$?\n")
     t.expect(b"rc=130\r\n")
     t.type(b"(exit 7)\n\x04")
     equal(t.wait(), 7)
@@ -397,6 +400,174 @@ def console_is_shown_and_followed():
         p.stdout.read()
         equal(p.wait(TIMEOUT_SEC), 0)
     equal(ctl("logs", capsule, ok=False).returncode, 3)
+
+
+# -- copies -----------------------------------------------------------------------------------------------------
+
+
+def tree_of(top):
+    """What makes a tree what it is: path, kind, mode, time, contents, by bytes."""
+    top = os.fsencode(top)
+    found = {}
+    for directory, names, files in os.walk(top):
+        for name in [b"."] + names + files:
+            path = os.path.join(directory, name)
+            st = os.lstat(path)
+            what = os.readlink(path) if stat.S_ISLNK(st.st_mode) else None
+            if stat.S_ISREG(st.st_mode):
+                with open(path, "rb") as f:
+                    what = hashlib.sha256(f.read()).digest()
+            mode = 0 if stat.S_ISLNK(st.st_mode) else st.st_mode
+            found[os.path.relpath(path, top)] = (stat.S_IFMT(st.st_mode), mode, int(st.st_mtime) if what is not None else 0, what)
+    return found
+
+
+def make_tree(top):
+    os.makedirs(f"{top}/sub/deep")
+    for name, data, mode in (("empty", b"", 0o644), ("script", b"#!/bin/sh\necho hi\n", 0o755), ("secret", b"x" * 100000, 0o600),
+                             ("sub/deep/big", os.urandom(3 << 20), 0o640), ("odd\n\x1b[2J'\" name", b"odd", 0o444),
+                             ("l" * 200, b"long", 0o644)):
+        with open(f"{top}/{name}", "wb") as f:
+            f.write(data)
+        os.chmod(f"{top}/{name}", mode)
+        os.utime(f"{top}/{name}", (1600000000, 1600000000))
+    with open(os.fsencode(top) + b"/no\xff\xfeutf8", "wb") as f:
+        f.write(b"bytes")
+    os.symlink("script", f"{top}/link")
+    os.symlink("/etc/passwd", f"{top}/sub/absolute")
+    os.symlink("../nowhere", f"{top}/sub/dangling")
+    os.link(f"{top}/secret", f"{top}/sub/hard")
+    os.mkdir(f"{top}/closed", 0o700)
+
+
+def work_directory():
+    path = tempfile.mkdtemp(prefix="ctl-copy-")
+    cleanup(shutil.rmtree, path)
+    return path
+
+
+@test
+def tree_goes_there_and_back():
+    """A tree with links, modes, times and odd names comes back from a capsule as it went"""
+    capsule = create()
+    here = work_directory()
+    make_tree(f"{here}/tree")
+    ctl("copy-to", capsule, f"{here}/tree", "/root/copy")
+    done = ctl("copy-from", capsule, "/root/copy", f"{here}/back")
+    equal(done.stderr, "", "nothing is said into a pipe")
+    equal(tree_of(f"{here}/back"), tree_of(f"{here}/tree"))
+    inside = ctl("exec", capsule, "--", "cd /root/copy && stat -c '%n %a' script secret closed sub/deep/big && readlink link").stdout
+    equal(inside, "script 755\nsecret 600\nclosed 700\nsub/deep/big 640\nscript\n")
+
+
+@test
+def copies_are_named_as_by_cp():
+    capsule = create()
+    here = work_directory()
+    make_tree(f"{here}/tree")
+    with open(f"{here}/file", "w", encoding="utf-8") as f:
+        f.write("data\n")
+
+    def inside(command):
+        return ctl("exec", capsule, "--", command).stdout
+
+    ctl("exec", capsule, "--", "mkdir /d && ln -s /d /dlink")
+    ctl("copy-to", capsule, f"{here}/file", "/d/renamed")
+    ctl("copy-to", capsule, f"{here}/file", "/d")
+    ctl("copy-to", capsule, f"{here}/file", f"{here}/tree/script", "/new/")
+    ctl("copy-to", capsule, f"{here}/file", "relative")
+    ctl("copy-to", capsule, f"{here}/tree/", "/dlink")
+    ctl("copy-to", capsule, f"{here}/tree/.", "/contents")
+    equal(inside("cat /d/renamed /d/file /new/file ~/relative; ls -A /new; ls -A /d; test -e /contents/script && echo c"),
+          "data\n" * 4 + "file\nscript\nfile\nrenamed\ntree\nc\n")
+
+    os.mkdir(f"{here}/into")
+    ctl("copy-from", capsule, "/d/renamed", f"{here}/got")
+    ctl("copy-from", capsule, "/d/renamed", "/d/tree/sub", "/d/file", f"{here}/into")
+    ctl("copy-from", capsule, "/d/file", f"{here}/into/renamed")
+    ctl("copy-from", capsule, "/dlink", f"{here}/dlink")
+    equal(sorted(os.listdir(f"{here}/into")), ["file", "renamed", "sub"])
+    equal(sorted(os.listdir(f"{here}/dlink")), ["file", "renamed", "tree"])
+    with open(f"{here}/got", encoding="utf-8") as f:
+        equal(f.read(), "data\n")
+    cases = ((("copy-to", capsule, f"{here}/nosuch", "/d"), 1), (("copy-from", capsule, "/nosuch", here), 4),
+             (("copy-from", capsule, "/d", "/d/file", f"{here}/nosuch"), 1), (("copy-from", capsule, "/d", f"{here}/no/such"), 1),
+             (("copy-to", capsule, f"{here}/file", "/d/file/x"), 1), (("copy-to", capsule, "-", f"{here}/file", "/d"), 2),
+             (("-H", "nowhere", "copy-to", capsule, f"{here}/file", "/d"), 2))
+    for arguments, code in cases:
+        done = ctl(*arguments, ok=False)
+        equal(done.returncode, code, f"{' '.join(arguments)}: {done.stderr}")
+        check(done.stderr, f"{' '.join(arguments)}: not a word")
+
+
+@test
+def archives_go_through_pipes():
+    capsule = create()
+    here = work_directory()
+    make_tree(f"{here}/tree")
+    equal(shell(f"tar -C {here} -c tree | wrennctl copy-to {capsule} - /tmp/x")[0], [0, 0])
+    equal(shell(f"wrennctl copy-from {capsule} /tmp/x/tree - | tar -C {here} -x --one-top-level=back")[0], [0, 0])
+    equal(tree_of(f"{here}/back"), tree_of(f"{here}/tree"))
+    done = subprocess.run(["wrennctl", "copy-to", capsule, "-", "/tmp/y"], input=b"no archive" * 100, capture_output=True,
+                          timeout=TIMEOUT_SEC, check=False)
+    equal(done.returncode, 1)
+    check(b"Failed to copy '-'" in done.stderr, done.stderr)
+
+
+@test
+def copy_shows_how_far_it_is():
+    capsule = create()
+    here = work_directory()
+    subprocess.run(["truncate", "-s", "20M", f"{here}/zeros"], check=True)
+    with open(f"{here}/data", "wb") as f:
+        f.write(os.urandom(8 << 20))
+    t = Terminal("copy-to", capsule, f"{here}/data", "/root/data")
+    t.expect(b"data ")
+    t.expect(b"%")
+    t.expect(b"/s")
+    equal(t.wait(), 0)
+    t = Terminal("copy-from", capsule, "/root/data", f"{here}/back")
+    t.expect(b"/s")
+    equal(t.wait(), 0)
+    check(b"%" not in t.seen, "a bar without an end")
+    t = Terminal("-q", "copy-from", capsule, "/root/data", f"{here}/back")
+    equal((t.wait(), t.seen), (0, b""))
+    equal(run("cmp", f"{here}/data", f"{here}/back").returncode, 0)
+
+
+@test
+def interrupted_copy_is_cancelled():
+    """Ctrl-C cancels the job and leaves neither it nor a temporary directory"""
+    capsule = create()
+    here = work_directory()
+    ctl("exec", capsule, "--", "mkfifo /root/fifo; head -c 200M /dev/zero >/root/zeros")
+    t = Terminal("copy-from", capsule, "/root/zeros", f"{here}/zeros")
+    t.expect(b"M ")
+    t.type(b"\x03")
+    equal(t.wait(), 130)
+    check(b"Canceled." in t.seen, t.seen)
+    equal(os.listdir(here), [])
+    with subprocess.Popen(["wrennctl", "copy-to", capsule, "-", "/root/x"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as p:
+        wait_for(lambda: json.loads(ctl("list-jobs", "--json=short").stdout), TIMEOUT_SEC, "a job")
+        p.send_signal(signal.SIGINT)
+        equal(p.wait(TIMEOUT_SEC), 130)
+    wait_for(lambda: not json.loads(ctl("list-jobs", "--json=short").stdout), TIMEOUT_SEC, "the end of the job")
+
+
+@test
+def set_id_bits_and_owners_stay_there():
+    capsule = create()
+    here = work_directory()
+    ctl("exec", capsule, "--", "mkdir /d && cd /d && cp /bin/true suid && chown 12:34 suid && chmod 6755 suid && mkfifo fifo && "
+        "mknod device c 1 3 && mkdir sticky && chmod 1777 sticky")
+    ctl("copy-from", capsule, "/d", f"{here}/plain")
+    st = os.stat(f"{here}/plain/suid")
+    equal((st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)), (0, 0, 0o755))
+    equal(sorted(os.listdir(f"{here}/plain")), ["sticky", "suid"])
+    ctl("copy-from", "--preserve", capsule, "/d", f"{here}/kept")
+    st = os.stat(f"{here}/kept/suid")
+    equal((st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)), (12, 34, 0o6755))
+    check(not os.path.lexists(f"{here}/kept/device"), "a device came out")
 
 
 main()
