@@ -148,7 +148,7 @@
 #define FILE_DEPTH_MAX       64U         /* of a listing */
 #define FILE_ENTRIES_MAX     262144U     /* of one listing */
 #define FILE_ENTRY_LEN_MAX   (128 * KIB) /* of one entry, as JSON */
-#define FILE_SPOOL_TOTAL_MAX (1 * GIB)   /* of all forms whose path comes behind their file */
+#define FILE_SPOOL_TOTAL_MAX (512 * MIB) /* of all forms whose path comes behind their file */
 #define COPY_ENTRIES_MAX     4000000U    /* of an archive that is unpacked into a capsule or out of one */
 #define COPY_DIRECTORIES_MAX 262144U     /* of it, whose times are kept */
 #define TAR_DEPTH_MAX        256U        /* of a tree that is packed */

@@ -37,7 +37,8 @@ static void help(void) {
                "     --first-byte-timeout=TIME    Until a connection says something\n"
                "     --head-timeout=TIME          Until a request's head is whole\n"
                "     --idle-timeout=TIME          Between requests\n"
-               "     --write-timeout=TIME         Until a client takes bytes again\n");
+               "     --write-timeout=TIME         Until a client takes bytes again\n"
+               "     --stream-timeout=TIME        The same for streams, and until an upload goes on\n");
 }
 
 static int parse_argument(int c) {
@@ -60,6 +61,8 @@ static int parse_argument(int c) {
                 return parse_usec(optarg, &arg_config.gate.idle_usec);
         case 'w':
                 return parse_usec(optarg, &arg_config.gate.write_stall_usec);
+        case 'S':
+                return parse_usec(optarg, &arg_config.gate.stream_idle_usec);
         default:
                 return -EINVAL;
         }
@@ -78,6 +81,7 @@ static int parse_arguments(int argc, char *argv[]) {
                                                  { "head-timeout", required_argument, NULL, 'e' },
                                                  { "idle-timeout", required_argument, NULL, 'i' },
                                                  { "write-timeout", required_argument, NULL, 'w' },
+                                                 { "stream-timeout", required_argument, NULL, 'S' },
                                                  {} };
         _cleanup_strv_ char **names = NULL;
         int c, r;

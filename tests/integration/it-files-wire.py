@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import select
 import shutil
 import socket
 import stat
@@ -57,7 +58,7 @@ class Files:
         self.base = "/v1/capsules/%s/files/" % self.id
 
     def __enter__(self):
-        self.client = Client(self.r)
+        self.client, self.closed = Client(self.r), False
         return self
 
     def __exit__(self, *unused):
@@ -75,16 +76,13 @@ class Files:
             return f.read()
 
     def post(self, verb, body=None, *headers):
-        """An answer; the connection is made anew where it was closed."""
-        try:
-            answer = self.client.request("POST", self.base + verb, body, headers)
-        except (ConnectionResetError, BrokenPipeError):
-            answer = None
-        if answer is None or answer[1].get("connection") == "close":
+        """An answer; the connection is made anew where it was closed, also because it idled."""
+        if self.closed or select.select([self.client.socket], [], [], 0)[0]:
             self.client.socket.close()
             self.client = Client(self.r)
-        if answer is None:
-            raise ConnectionResetError("no whole answer")
+        self.closed = True
+        answer = self.client.request("POST", self.base + verb, body, headers)
+        self.closed = answer[1].get("connection") == "close"
         return answer
 
     def write(self, path, data, verb="write", path_first=True):
@@ -239,7 +237,7 @@ def large_listings(r):
     with Files(r) as f:
         for i in range(20000):
             os.close(os.open(f.path("%05d" % i), os.O_CREAT | os.O_WRONLY, 0o600))
-        entries = expect(r.request("POST", f.base + "list", {"path": f.dir}), 200)["entries"]
+        entries = expect(f.post("list", {"path": f.dir}), 200)["entries"]
         equal(sorted(e["name"] for e in entries), ["%05d" % i for i in range(20000)])
 
 
@@ -414,6 +412,51 @@ def refused_in_the_middle(r):
 
 
 # Back-pressure and ends
+
+
+@test()
+def kept_forms_are_bounded(r):
+    with Files(r) as f, contextlib.ExitStack() as stack:
+        for _ in range(5):
+            c = stack.enter_context(Client(r))
+            c.socket.sendall(f.head("write", FORM, "Content-Length: 104857600") + part("file", bytes(99 * MIB)))
+        with Client(r) as last:
+            last.socket.sendall(f.head("write", FORM, "Content-Length: 104857600") + part("file", bytes(99 * MIB)))
+            body = expect(last.receive(), 503, "host_unavailable")
+        assert "send the path first" in body["error"]["message"], body
+        c.socket.close()
+        r.wait(lambda: f.write(f.path("x"), bytes(32 * MIB), path_first=False)[0] == 204)
+
+
+@test(arguments=["--head-timeout=1s", "--write-timeout=2s"])
+def streams_may_pause(r):
+    before, behind = form("/x", b"\xff").split(b"\xff")
+    with Files(r, lie={"body": "x" * 16384, "times": 1024}) as f, Client(r) as c, Client(r) as reader:
+        c.socket.sendall(f.head("stream/write", FORM, "Transfer-Encoding: chunked") + chunk(before[:20]))
+        reader.send("POST", f.base + "stream/read", {"path": "/x"})
+        time.sleep(5)               # longer than all that others may
+        equal(len(reader.receive()[2]), 16384 * 1024)
+        f.lie(status=0)
+        c.socket.sendall(chunk(before[20:]))
+        r.wait(lambda: r.get("last_file") == ["PUT", "/files?path=%2Fx&mode=0644"])
+        time.sleep(3)
+        c.socket.sendall(chunk(b"data" * 20000))
+        r.wait(lambda: r.get("bytes_taken") > 64000)
+
+
+@test(arguments=["--stream-timeout=2s"])
+def streams_do_not_pause_for_ever(r):
+    with Files(r, lie={"body": "x" * 16384, "times": 8192}) as f, Client(r) as c, Client(r) as reader:
+        c.socket.sendall(f.head("stream/write", FORM, "Transfer-Encoding: chunked"))
+        reader.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        reader.send("POST", f.base + "stream/read", {"path": "/x"})
+        equal(c.receive()[0], 408)
+        r.wait(lambda: r.get("resets") > 0)
+        try:
+            got = reader.receive()
+        except ConnectionResetError:
+            got = None
+        equal(got, None)
 
 
 @test()
