@@ -293,7 +293,7 @@ def tsc_khz():
 
 PROGRAMS = """sh bash true false echo cat id env sleep seq head tail wc dd yes kill pwd ls mkdir touch stat sync hostname
     mount mv rm setsid sort tr grep sha256sum readlink ps ip df date nproc od test base64
-    ln chown chmod mkfifo mknod truncate tar find cmp stty tty du umount fallocate""".split()
+    ln chown chmod mkfifo mknod truncate tar find cmp stty tty umount fallocate""".split()
 
 
 def make_root(directory):
