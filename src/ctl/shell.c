@@ -127,6 +127,8 @@ static int start_typing(Shell *s, int pty) {
                 return r;
         from = to = -EBADF;
         r = watch_terminal(s);
+        if (r >= 0)
+                r = shell_resize(s); /* it may have changed before it was watched */
         return r < 0 ? r : terminal_make_raw();
 }
 
@@ -269,16 +271,13 @@ static int attach_start(Shell *s, int output, int errors) {
                 return command_failed(log_error_errno(errno, "Failed to look at the answer: %m"));
         if (S_ISSOCK(st.st_mode)) {
                 s->is_typed_at = terminal_is_ours();
-                r = s->is_typed_at ? shell_resize(s) : 0;
-                if (r >= 0)
-                        return shell_talk(s, output);
-        } else {
-                r = session_show(x, &x->output, session_take_fd(output), STDOUT_FILENO);
-                if (r >= 0)
-                        r = session_show(x, &x->error, session_take_fd(errors), STDERR_FILENO);
-                if (r >= 0)
-                        return session_run(x);
+                return shell_talk(s, output);
         }
+        r = session_show(x, &x->output, session_take_fd(output), STDOUT_FILENO);
+        if (r >= 0)
+                r = session_show(x, &x->error, session_take_fd(errors), STDERR_FILENO);
+        if (r >= 0)
+                return session_run(x);
         return command_failed(log_error_errno(r, "Failed to connect the streams: %m"));
 }
 

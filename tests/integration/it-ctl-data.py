@@ -49,12 +49,12 @@ def processes(capsule):
 class Terminal:
     """wrennctl on a terminal of its own."""
 
-    def __init__(self, *argv, cols=80, rows=24):
+    def __init__(self, *argv, cols=80, rows=24, env=None):
         self.master, slave = pty.openpty()
         self.resize(cols, rows)
         self.before = termios.tcgetattr(slave)
         self.process = subprocess.Popen(["wrennctl", *argv], stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), env={**os.environ, "TERM": "xterm"})
+                                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), env={**(env or os.environ), "TERM": "xterm"})
         self.slave = slave              # kept, so that the modes can be seen afterwards
         self.seen = b""
         cleanup(self.close)
@@ -572,6 +572,28 @@ def set_id_bits_and_owners_stay_there():
     st = os.stat(f"{here}/kept/suid")
     equal((st.st_uid, st.st_gid, stat.S_IMODE(st.st_mode)), (12, 34, 0o6755))
     check(not os.path.lexists(f"{here}/kept/device"), "a device came out")
+
+
+@test
+def verbs_reach_another_host():
+    """-H passes words, streams, exit statuses, terminals and archives through ssh"""
+    capsule = create()
+    here = work_directory()
+    with open(f"{here}/ssh", "w", encoding="utf-8") as f:      # what sshd does with a command line
+        f.write("#!/bin/sh\nshift 3\nexec sh -c \"$*\"\n")
+    os.chmod(f"{here}/ssh", 0o755)
+    env = {**os.environ, "PATH": f"{here}:{os.environ['PATH']}"}
+    make_tree(f"{here}/tree")
+    equal(shell(f"echo data | wrennctl -H there exec {capsule} -- sh -c 'cat; echo \"a  b\"; exit 3'", env=env),
+          ([0, 3], b"data\na  b\n"))
+    equal(shell(f"tar -C {here}/tree -c . | wrennctl -H there copy-to {capsule} - /x", env=env)[0], [0, 0])
+    equal(shell(f"wrennctl -H there cat {capsule} /x/script | cmp - {here}/tree/script", env=env)[0], [0, 0])
+    done = run("wrennctl", "-H", "there", "copy-to", capsule, f"{here}/tree", "/y", ok=False, env=env)
+    equal(done.returncode, 2)
+    check("tar" in done.stderr, done.stderr)
+    t = Terminal("-H", "there", "shell", "-q", capsule, env=env)
+    t.type(b"exit 6\n")
+    equal(t.wait(), 6)
 
 
 main()
