@@ -2,16 +2,18 @@
 
 #include <string.h>
 
-#include "basic/limits.h"
+#include "basic/limit-table.h"
 #include "basic/strings.h"
 #include "rest/file-path.h"
 
 static int path_encode(const char *name, const char *bytes, size_t n, char **ret, Fault *reterr) {
+        int r;
+
         if (n == 0)
                 return fault_set(reterr, FAULT_INVALID_ARGS, "%s is required", name);
-        if (n > FILE_PATH_LEN_MAX)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected at most %u bytes.", name,
-                                 FILE_PATH_LEN_MAX);
+        r = limit_check_text(&limit_table[LIMIT_FILE_PATH], name, n, reterr);
+        if (r < 0)
+                return r;
         if (memchr(bytes, '\0', n))
                 return fault_set(reterr, FAULT_INVALID_ARGS, "%s: a NUL byte is not allowed.", name);
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "basic/fd.h"
+#include "basic/limit-table.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
 #include "rest/file-path.h"
@@ -234,8 +235,8 @@ static int form_add(Upload *u, const char *data, size_t n, Fault *reterr) {
         case FIELD_PATH:
         case FIELD_PATH_BASE64:
                 if (u->n_value + n > 2 * FILE_PATH_LEN_MAX)
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "path: expected at most %u bytes.",
-                                         FILE_PATH_LEN_MAX);
+                        return limit_check_text(&limit_table[LIMIT_FILE_PATH], "path", u->n_value + n,
+                                                reterr);
                 value = realloc(u->value, u->n_value + n);
                 if (!value)
                         return fault_set_errno(reterr, -ENOMEM, "Failed to take the path");

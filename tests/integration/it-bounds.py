@@ -14,7 +14,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "lib"))
 import limits  # noqa: E402
 import restd  # noqa: E402
-from wrenntest import BUS_NAME, BUS_PATH, check, equal, main, test  # noqa: E402
+from wrenntest import BUS_NAME, BUS_PATH, busctl, check, cleanup, equal, main, test  # noqa: E402
 
 ROWS = limits.table()
 BODIES = {"POST /v1/capsules": {}, "POST /v1/capsules/{id}/exec": {"cmd": "true"},
@@ -59,7 +59,7 @@ def rest_cases(row):
     elif row.kind == "text":
         yield from ((text(row.max), None), (text(row.max + 1), row.refusal(row.member, row.max + 1)))
         if row.min:
-            yield from ((text(row.min), None), ("", row.refusal(row.member, 0)))
+            yield from ((text(row.min), None), ("", f"{row.member} is required" if row.member == "path" else row.refusal(row.member, 0)))
         yield from ((wrong, f"{row.member}: expected a string.") for wrong in (1, True, [], {}))
     else:
         each = 1 if row.member == "args" else 8
@@ -153,6 +153,34 @@ def keys():
     for n, good in ((rows["Team"].max, True), (rows["Team"].max + 1, False)):
         code, told = call("CreateKey", "sa{sv}", "x", "2", "Team", "s", text(n), "DefaultTemplate", "s", "nonesuch")
         equal((code != 0, "nonesuch" in told, told.startswith("Team:")), (True, good, not good), told)
+
+
+@test
+def running():
+    """what a capsule that runs is asked over D-Bus"""
+    capsule, path = busctl(BUS_PATH, "Manager", "CreateCapsule", "sa{sv}", "minimal", "1", "MemoryBytes", "t", 256 << 20)
+    cleanup(lambda: busctl(BUS_PATH, "Manager", "DestroyCapsule", "sa{sv}", capsule, "0", ok=False))
+    rows = {row.option: row for row in ROWS if row.method in ("Exec", "OpenPTY", "ListDirectory")}
+
+    def refused(name, given, method, *arguments):
+        r = busctl(path, "Capsule", method, *arguments, ok=False)
+        told = r.stderr.strip().removeprefix("Call failed: ")
+        equal((r.returncode != 0, told), (True, rows[name].refusal(name, given)), method)
+
+    n = rows["argv"].max
+    refused("argv", n + 1, "Exec", "asa{ss}a{sv}", n + 1, *["a"] * (n + 1), "0", "0")
+    n = rows["env"].max
+    refused("env", n + 1, "Exec", "asa{ss}a{sv}", "1", "true", n + 1, *(x for i in range(n + 1) for x in (f"E{i}", "")), "0")
+    n = rows["Cwd"].max
+    refused("Cwd", n + 1, "Exec", "asa{ss}a{sv}", "1", "true", "0", "1", "Cwd", "s", text(n + 1))
+    for cols, lines in ((0, 24), (rows["cols"].max + 1, 24), (80, 0), (80, rows["rows"].max + 1)):
+        name, given = ("cols", cols) if cols != 80 else ("rows", lines)
+        refused(name, given, "OpenPTY", "assa{ss}uu", "0", "", "0", cols, lines)
+    refused("depth", rows["depth"].max + 1, "ListDirectory", "su", "/", rows["depth"].max + 1)
+    refused("path", rows["path"].max + 1, "ListDirectory", "su", text(rows["path"].max + 1), "1")
+    refused("path", 0, "ListDirectory", "su", "", "1")
+    for depth in (0, 1, rows["depth"].max):
+        busctl(path, "Capsule", "ListDirectory", "su", "/opt", depth)
 
 
 def raw(r, head, body=b""):

@@ -119,6 +119,12 @@ def methods():
                 valid({"$ref": "#/components/schemas/Error"}, body, path)
 
 
+def needed(schema):
+    """The members that must be there; of alternatives the first."""
+    choices = [part["oneOf"] for part in [schema, *schema.get("allOf", [])] if "oneOf" in part]
+    return schema.get("required", []) + [choice[0]["required"][0] for choice in choices]
+
+
 def good_values(schema):
     """Values a member takes, with both ends of its range."""
     schema = resolve(schema)
@@ -129,6 +135,8 @@ def good_values(schema):
         return [v for v in (schema.get("minimum"), schema.get("maximum")) if v is not None]
     if kind == "boolean":
         return [True, False]
+    if schema.get("contentEncoding") == "base64":
+        return ["L3RtcA=="]
     if kind == "string":
         return ["a" * n for n in {max(1, schema.get("minLength", 1)), schema.get("maxLength", 1)}]
     if kind == "array":
@@ -180,8 +188,9 @@ def requests():
             schema = body_schema(operation)
             if not schema:
                 continue
-            usual = {name: USUAL[name] for name in schema.get("required", [])}
             for name, member in schema["properties"].items():
+                usual = {name: USUAL[name] for name in needed(schema)}
+                usual.pop(name.removesuffix("_base64"), None)      # the one or the other
                 for value in good_values(member):
                     if (path, name) == ("/v1/capsules/{id}/exec", "cmd") and len(value) > 1:
                         value = "true #" + value[7:]    # with its NUL it counts as much
@@ -196,6 +205,7 @@ def requests():
                           (400, "invalid_request"), f"{path} {name}={str(value)[:40]}")
                     valid({"$ref": "#/components/schemas/Error"}, answer, path)
                     n += 1
+            usual = {name: USUAL[name] for name in needed(schema)}
             for name in usual:
                 status, _, answer = r.request(method, fill(path, capsule), {k: v for k, v in usual.items() if k != name})
                 equal((status, answer["error"]["code"]), (400, "invalid_request"), f"{path} without {name}")
@@ -300,7 +310,7 @@ def answers():
             if "{id}" not in path or "101" in operation["responses"]:
                 continue
             schema = body_schema(operation)
-            body = {name: USUAL[name] for name in schema.get("required", [])} if schema else None
+            body = {name: USUAL[name] for name in needed(schema)} if schema else None
             query = "?path=/tmp" if path.endswith("tar/write") else ""
             if not schema and "requestBody" in operation:
                 body = b"x"
@@ -316,7 +326,7 @@ def answers():
             schema = body_schema(operation)
             if "502" not in operation["responses"] or "{id}" not in path or ("requestBody" in operation and not schema):
                 continue
-            body = {name: USUAL[name] for name in schema.get("required", [])} if schema else None
+            body = {name: USUAL[name] for name in needed(schema)} if schema else None
             ok(method, path, 502, body, capsule=capsule, selector="1")
         r.set(refuse_channels=False)
         files(r, ok, capsule)
@@ -343,7 +353,7 @@ def files(r, ok, capsule):
         schema = body_schema(operation)
         more = {"capsule": capsule}
         if schema:
-            more["body"] = {name: USUAL[name] for name in schema["required"]}
+            more["body"] = {name: USUAL[name] for name in needed(schema)}
         elif path.endswith("/tar/write"):
             more.update(body=b"tar", query="?path=/tmp")
         else:

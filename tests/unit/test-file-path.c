@@ -80,15 +80,16 @@ TEST(paths_of_queries) {
 TEST(paths_of_forms) {
         char text[FILE_PATH_LEN_MAX + 1];
 
-        for (size_t n = FILE_PATH_LEN_MAX; n <= FILE_PATH_LEN_MAX + 1; n++) {
+        for (size_t n = FILE_PATH_LEN_MAX - 1; n <= FILE_PATH_LEN_MAX; n++) {
                 _cleanup_(fault_done) Fault fault = FAULT_NULL;
                 _cleanup_free_ char *path = NULL;
 
                 memset(text, 'x', n);
                 ASSERT_EQ(file_path_from_text("path", text, n, &path, &fault),
-                          n > FILE_PATH_LEN_MAX ? -EINVAL : 0);
+                          n >= FILE_PATH_LEN_MAX ? -EINVAL : 0);
                 ASSERT_STREQ(fault.message,
-                             n > FILE_PATH_LEN_MAX ? "path: expected at most 4096 bytes." : NULL);
+                             n >= FILE_PATH_LEN_MAX ? "path: expected a string of 1 to 4095 bytes, not 4096."
+                                                    : NULL);
         }
 
         for (size_t i = 0; i < 2; i++) {

@@ -36,7 +36,7 @@ static int read_exec(sd_bus_message *m, ExecRequest *q, Fault *reterr) {
 
         r = sd_bus_message_read_strv(m, &q->spec.argv);
         if (r >= 0)
-                r = bus_read_string_map(m, ENV_MAX, &q->spec.env, reterr);
+                r = bus_read_string_map(m, &q->spec.env, reterr);
         if (r >= 0)
                 r = bus_read_options(m, options, &q->spec, &q->caller, reterr);
         return r;
@@ -80,7 +80,7 @@ static int read_terminal(sd_bus_message *m, ExecSpec *s, Fault *reterr) {
         if (r >= 0)
                 r = free_and_strdup(&s->user, user);
         if (r >= 0)
-                r = bus_read_string_map(m, ENV_MAX, &s->env, reterr);
+                r = bus_read_string_map(m, &s->env, reterr);
         if (r >= 0)
                 r = sd_bus_message_read(m, "uu", &s->cols, &s->rows);
         return r;

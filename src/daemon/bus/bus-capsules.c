@@ -230,7 +230,7 @@ static int method_list(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         Capsule *c;
         int r;
 
-        r = bus_read_string_map(m, LABELS_MAX, &filter, &fault);
+        r = bus_read_string_map(m, &filter, &fault);
         if (r >= 0)
                 r = sd_bus_message_read(m, "t", &flags);
         if (r >= 0 && flags & ~LIST_ALL)

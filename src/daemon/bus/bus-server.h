@@ -83,8 +83,8 @@ typedef struct BusOption {
  */
 int bus_read_options(sd_bus_message *m, const BusOption *options, void *target, BusCaller *caller,
                      Fault *reterr);
-/* The same for a plain a{ss}: "NAME=value" strings; at most max entries. */
-int bus_read_string_map(sd_bus_message *m, size_t max, char ***ret, Fault *reterr);
+/* The same for a plain a{ss}: "NAME=value" strings, more than any option may have. */
+int bus_read_string_map(sd_bus_message *m, char ***ret, Fault *reterr);
 /* Appends "NAME=value" strings as a{ss}. */
 int bus_append_string_map(sd_bus_message *m, char *const *map);
 

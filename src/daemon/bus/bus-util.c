@@ -103,7 +103,7 @@ static int read_list(sd_bus_message *m, const char *name, char ***field, Fault *
         return 0;
 }
 
-int bus_read_string_map(sd_bus_message *m, size_t max, char ***ret, Fault *reterr) {
+int bus_read_string_map(sd_bus_message *m, char ***ret, Fault *reterr) {
         _cleanup_strv_ char **map = NULL;
         const char *name, *value;
         size_t n = 0;
@@ -111,8 +111,9 @@ int bus_read_string_map(sd_bus_message *m, size_t max, char ***ret, Fault *reter
 
         r = sd_bus_message_enter_container(m, 'a', "{ss}");
         while (r >= 0 && (r = sd_bus_message_read(m, "{ss}", &name, &value)) > 0) {
-                if (++n > max)
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "Expected at most %zu entries.", max);
+                if (++n > OPTION_LIST_MAX)
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "Expected at most %u entries.",
+                                         OPTION_LIST_MAX);
                 if (!env_name_is_valid(name))
                         return fault_set(reterr, FAULT_INVALID_ARGS,
                                          "A name must not be empty or contain '='.");
@@ -131,7 +132,7 @@ static int read_map(sd_bus_message *m, char ***field, Fault *reterr) {
         char **map = NULL;
         int r;
 
-        r = bus_read_string_map(m, OPTION_LIST_MAX, &map, reterr);
+        r = bus_read_string_map(m, &map, reterr);
         if (r < 0)
                 return r;
 

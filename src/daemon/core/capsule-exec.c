@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "basic/fd.h"
+#include "basic/limit-table.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
 #include "daemon/core/capsule-request.h"
@@ -36,28 +37,31 @@ void exec_spec_done(ExecSpec *s) {
         *s = (ExecSpec) {};
 }
 
-static int check_strings(char *const *v, const char *what, size_t n_max, size_t entry_max, Fault *reterr) {
-        size_t n = 0, total = 0;
+static int check_strings(LimitId id, char *const *v, Fault *reterr) {
+        const Limit *l = &limit_table[id];
+        uint64_t total = 0;
+        int r;
 
+        r = limit_check_count(l, l->option, strv_length(v), reterr);
         STRV_FOREACH(i, v) {
-                size_t length = strlen(*i);
-
-                total += length + 1;
-                if (++n > n_max || length > entry_max || total > ARGV_ENV_BYTES_MAX)
-                        return fault_set(reterr, FAULT_TOO_LARGE,
-                                         "%s: expected at most %zu entries of together %llu bytes.", what,
-                                         n_max, (unsigned long long) ARGV_ENV_BYTES_MAX);
-                if (!utf8_is_valid(*i, length))
-                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry is not UTF-8.", what);
+                if (r >= 0)
+                        r = limit_check_entry(l, l->option, strlen(*i), &total, reterr);
+                if (r < 0)
+                        return r;
+                if (!utf8_is_valid(*i, strlen(*i)))
+                        return fault_set(reterr, FAULT_INVALID_ARGS, "%s: an entry is not UTF-8.",
+                                         l->option);
         }
-        return 0;
+        return r;
 }
 
 int capsule_check_terminal(uint32_t cols, uint32_t rows, Fault *reterr) {
-        if (cols > 0 && cols <= PTY_COLS_MAX && rows > 0 && rows <= PTY_ROWS_MAX)
-                return 0;
-        return fault_set(reterr, FAULT_INVALID_ARGS, "Expected 1 to %u columns and 1 to %u rows.",
-                         PTY_COLS_MAX, PTY_ROWS_MAX);
+        int r;
+
+        r = limit_check_number(&limit_table[LIMIT_PTY_COLS], "cols", cols, reterr);
+        if (r >= 0)
+                r = limit_check_number(&limit_table[LIMIT_PTY_ROWS], "rows", rows, reterr);
+        return r;
 }
 
 static int check_exec(const ExecSpec *s, Fault *reterr) {
@@ -65,11 +69,11 @@ static int check_exec(const ExecSpec *s, Fault *reterr) {
 
         if (s->argv && s->argv[0] ? isempty(s->argv[0]) : !s->pty)
                 return fault_set(reterr, FAULT_INVALID_ARGS, "argv: a command is needed.");
-        r = check_strings(s->argv, "argv", ARGV_MAX, ARGV_ENV_BYTES_MAX, reterr);
+        r = check_strings(LIMIT_EXEC_ARGV, s->argv, reterr);
         if (r >= 0)
-                r = check_strings(s->env, "env", ENV_MAX, ENV_ENTRY_LEN_MAX, reterr);
-        if (r >= 0 && s->cwd && strlen(s->cwd) > CWD_LEN_MAX)
-                r = fault_set(reterr, FAULT_INVALID_ARGS, "Cwd: expected at most %u bytes.", CWD_LEN_MAX);
+                r = check_strings(LIMIT_EXEC_ENV, s->env, reterr);
+        if (r >= 0)
+                r = limit_check_text(&limit_table[LIMIT_EXEC_CWD], "Cwd", strlen(strempty(s->cwd)), reterr);
         if (r >= 0 && !isempty(s->tag) && !tag_is_valid(s->tag))
                 r = fault_set(reterr, FAULT_INVALID_ARGS, "Tag: expected 1 to %u bytes of text without '/'.",
                               TAG_MAX_LEN);

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 
 #include "basic/fd.h"
+#include "basic/limit-table.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
 #include "daemon/core/capsule-files.h"
@@ -18,12 +19,7 @@
 /* --- paths ----------------------------------------------------------------------------------- */
 
 static int check_path(const char *name, const char *path, Fault *reterr) {
-        size_t n = strlen(path);
-
-        if (n == 0 || n > FILE_PATH_LEN_MAX)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "%s: expected a path of 1 to %u bytes.", name,
-                                 FILE_PATH_LEN_MAX);
-        return 0;
+        return limit_check_text(&limit_table[LIMIT_FILE_PATH], name, strlen(path), reterr);
 }
 
 char* capsule_file_request(const char *resource, const char *path, Fault *reterr) {

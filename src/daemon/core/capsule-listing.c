@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "basic/fd.h"
+#include "basic/limit-table.h"
 #include "basic/limits.h"
 #include "basic/strings.h"
 #include "daemon/core/capsule-files.h"
@@ -304,10 +305,10 @@ int capsule_list_directory(Capsule *c, const char *path, uint32_t depth, FileEnt
                            CapsuleDone done, void *userdata, Fault *reterr) {
         _cleanup_free_ char *request = NULL, *list = NULL;
 
-        if (depth < 1 || depth > FILE_DEPTH_MAX)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "depth: expected 1 to %u.", FILE_DEPTH_MAX);
+        if (limit_check_number(&limit_table[LIMIT_FILE_DEPTH], "depth", depth, reterr) < 0)
+                return -EINVAL;
         request = capsule_file_request("/files/list", path, reterr);
-        list = request ? asprintf_null("%s&depth=%u", request, depth) : NULL;
+        list = request ? asprintf_null("%s&depth=%u", request, depth ?: 1) : NULL;
         if (request && !list)
                 return fault_set(reterr, FAULT_NO_MEMORY, "Out of memory.");
         return listing_start(c, list, DIRECTORY_ANSWER_MAX,
