@@ -25,9 +25,12 @@ static int parse_base64(const JsonField *f, json_t *v, void *field, Fault *reter
         return 0;
 }
 
-#define SIZE_FIELDS(flags_)                                                                               \
-        { "cols", json_parse_u32, offsetof(PtyMessage, cols), flags_, .min = 1, .max = PTY_COLS_MAX }, {  \
-                "rows", json_parse_u32, offsetof(PtyMessage, rows), flags_, .min = 1, .max = PTY_ROWS_MAX \
+#define SIZE_FIELDS(flags_)                                                 \
+        { "cols", json_parse_u32, offsetof(PtyMessage, cols), flags_,       \
+          .limit = &limit_table[LIMIT_PTY_COLS] },                          \
+        {                                                                   \
+                "rows", json_parse_u32, offsetof(PtyMessage, rows), flags_, \
+                                .limit = &limit_table[LIMIT_PTY_ROWS]       \
         }
 
 static const JsonField start_fields[] = { SIZE_FIELDS(JSON_FIELD_ZERO_IS_DEFAULT), {} };

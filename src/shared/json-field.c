@@ -14,8 +14,12 @@ static int out_of_memory(Fault *reterr) {
 }
 
 static Limit bounds_of(const JsonField *f, LimitKind kind) {
-        if (f->limit)
-                return *f->limit;
+        if (f->limit) {
+                Limit l = *f->limit;
+
+                l.zero |= f->flags & JSON_FIELD_ZERO_IS_DEFAULT;
+                return l;
+        }
         return (Limit) {
                 .kind = kind,
                 .min = MAX(f->min, (f->flags & JSON_FIELD_NON_EMPTY) ? UINT64_C(1) : UINT64_C(0)),

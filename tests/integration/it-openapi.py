@@ -106,10 +106,12 @@ def methods():
         capsule = r.request("POST", "/v1/capsules", {})[2]["id"]
         for path, item in DOC["paths"].items():
             there = {m.upper() for m in METHODS if m in item}
-            for method in sorted({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - there - ({"HEAD"} if "GET" in there else set())):
+            if "GET" in there and "x-websocket" not in item["get"]:
+                there.add("HEAD")
+            for method in sorted({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - there):
                 status, headers, body = r.request(method, fill(path, capsule, 1))
                 equal((status, body["error"]["code"]), (405, "invalid_request"), f"{method} {path}")
-                equal(set(headers["allow"].split(", ")), there | ({"HEAD"} if "GET" in there else set()), f"Allow of {path}")
+                equal(set(headers["allow"].split(", ")), there, f"Allow of {path}")
         for method, path, operation in operations():
             if operation.get("security") == []:
                 equal(r.request(method, path, key=None)[0], 200, path)
@@ -307,7 +309,11 @@ def answers():
 
         # what all routes of a capsule have in common
         for method, path, operation in operations():
-            if "{id}" not in path or "101" in operation["responses"]:
+            if "{id}" not in path:
+                continue
+            if "101" in operation["responses"]:
+                ok(method, path, 426, capsule=capsule, selector="1")
+                ok(method, path, 400, capsule="cl-x", selector="1", headers=UPGRADE)
                 continue
             schema = body_schema(operation)
             body = {name: USUAL[name] for name in needed(schema)} if schema else None
@@ -333,14 +339,77 @@ def answers():
         ok("DELETE", CAPSULE, 204, capsule=capsule)
 
     never = [(method, path, status) for method, path, operation in operations() for status in operation["responses"]
-             if "101" not in operation["responses"] and not [s for s in seen if s[:3] == (method, path, status)]]
+             if status != "101" and not [s for s in seen if s[:3] == (method, path, status)]]
     equal(never, [], "documented answers that were never seen")
 
 
+UPGRADE = ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 ENTRY = {"name": "a", "path": "/tmp/a", "path_base64": "L3RtcC9h", "type": "file", "size": 1, "mode": 420, "permissions": "-rw-r--r--",
          "owner": "root", "group": "root", "modified_at": 0, "symlink_target": "/tmp/b"}
 FORM = (b'--b\r\nContent-Disposition: form-data; name="path"\r\n\r\n/tmp/a\r\n'
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nhello\r\n--b--\r\n')
+SOCKETS = {
+    "/v1/capsules/{id}/exec/stream": (
+        ({"type": "start", "cmd": "echo a; echo b >&2; exit 3", "args": [], "envs": {"A": "b"}, "cwd": "/", "tag": "t", "timeout_sec": 60}, 3),
+        ({"type": "start", "cmd": "true", "cwd": "/nonesuch"}, None), ({"type": "start", "cmd": "true", "args": ["a"] * 1024}, None),
+        ({"type": "start"}, None), ({"type": "stop"}, None)),
+    "/v1/capsules/{id}/pty": (
+        ({"type": "start", "cmd": "/bin/echo", "args": ["hello"], "envs": {"A": "b"}, "cwd": "/", "cols": 4096, "rows": 1}, 0),
+        ({"type": "start", "cmd": "exit 4", "cols": 0, "rows": 0}, 4), ({"type": "start", "cols": 4097}, None),
+        ({"type": "start", "rows": -1}, None), ({"type": "connect", "tag": "nonesuch"}, None), ({"type": "connect"}, None)),
+}
+
+
+@test
+def websockets():
+    """messages of the WebSockets are as documented, theirs and ours; what is documented otherwise is refused in-band"""
+    kinds = set()
+    with restd.Restd() as r:
+        r.set(default_framing="json")
+        capsule = r.request("POST", "/v1/capsules", {})[2]["id"]
+
+        def follow(path, selector="", first=None, last=lambda m: m is None):
+            schema = DOC["paths"][path]["get"]["x-websocket"]["sends"]
+            with r.websocket(fill(path, capsule, selector)) as w:
+                if first is not None:
+                    w.send(first)
+                messages = []
+                while True:
+                    message = w.receive()
+                    if message is None:
+                        equal(w.code, 1000, path)
+                        return messages
+                    valid(schema, message, f"{path} {str(first)[:80]}")
+                    kinds.add((path, message["type"]))
+                    messages.append(message)
+                    if last(message):
+                        w.send({"type": "kill"})
+
+        for path, sessions in SOCKETS.items():
+            receives = DOC["paths"][path]["get"]["x-websocket"]["receives"]
+            for first, code in sessions:
+                messages = follow(path, first=first)
+                if code is None:
+                    equal([m["type"] for m in messages], ["error"], f"{path} {str(first)[:80]}")
+                    check("nonesuch" in str(first) or not validator(receives).is_valid(first), f"{path}: documented as good: {str(first)[:80]}")
+                else:
+                    equal(messages[-1], {"type": "exit", "exit_code": code}, f"{path} {first}")
+                    check(validator(receives).is_valid(first) or first.get("cols") == 0, f"{path}: not documented: {first}")
+        for message in ({"type": "input", "data": "YQ=="}, {"type": "resize", "cols": 1, "rows": 1}, {"type": "kill"}, {"type": "pong"}):
+            valid(DOC["paths"]["/v1/capsules/{id}/pty"]["get"]["x-websocket"]["receives"], message, "pty")
+
+        started = r.request("POST", fill(EXEC, capsule), {"cmd": "echo a; echo b >&2; sleep 1", "background": True})[2]
+        attach = "/v1/capsules/{id}/processes/{selector}/stream"
+        equal([m["type"] for m in follow(attach, started["pid"])][-1], "exit")
+        equal([m["type"] for m in follow(attach, 4294967295)], ["error"])
+        follow("/v1/capsules/{id}/pty", first={"type": "start", "cmd": "/bin/cat"}, last=lambda m: m and m["type"] == "ping")
+    for path in [p for p in DOC["paths"] if "x-websocket" in DOC["paths"][p].get("get", {})]:
+        for choice in resolve(DOC["paths"][path]["get"]["x-websocket"]["sends"])["oneOf"]:
+            kind = resolve(choice)["properties"]["type"]
+            never = set(kind.get("enum", [kind.get("const")])) - {k for p, k in kinds if p == path}
+            equal(never, set(), f"{path}: messages that were never seen")
+
+
 # what the agent says, and what clients are told
 AGENT_ERRORS = {400: "invalid-args", 404: "not-found", 409: "already-exists", 413: "too-large", 502: "agent", 507: "agent-no-space"}
 
