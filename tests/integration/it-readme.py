@@ -74,6 +74,12 @@ def wrennctl():
 
 
 @test
+def files():
+    lines_at_most("Files", 5)
+    check(re.search(r"^42$", run_section("Files"), re.M), "no answer")
+
+
+@test
 def busctl():
     lines_at_most("busctl", 5)
     printed = run_section("busctl")
