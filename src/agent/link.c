@@ -91,9 +91,11 @@ static void link_wait(Link *l) {
 }
 
 static int link_begin(Link *l) {
+        /* processes that do not read their input are not to hold up the others */
+        static const H2Limits limits = { .windows = H2_STREAMS_MAX };
         int r;
 
-        r = h2_session_new(/* server= */ true, &request_handlers, l->agent, /* limits= */ NULL, &l->session);
+        r = h2_session_new(/* server= */ true, &request_handlers, l->agent, &limits, &l->session);
         if (r < 0)
                 return r;
 

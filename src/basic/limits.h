@@ -51,7 +51,8 @@
 /* concurrent streams to one agent: WebSockets, requests, D-Bus callers */
 #define H2_STREAMS_MAX      128U
 #define H2_HEADER_BYTES_MAX (16 * KIB) /* one header block, decoded */
-/* receive window of a stream; of a connection: 16 times that */
+/* receive window of a stream; of a connection: 16 times that, between monitor and agent H2_STREAMS_MAX times
+ */
 #define H2_WINDOW_BYTES    (256 * KIB)
 #define H2_QUEUE_BYTES_MAX (256 * KIB) /* unsent DATA of one stream */
 #define H2_HEADERS_MAX     64U         /* header fields we send, pseudo ones included */

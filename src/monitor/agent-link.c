@@ -481,6 +481,8 @@ static void on_silent(void *userdata) {
 }
 
 static int link_start_session(AgentLink *l) {
+        /* callers who do not read are not to hold up the others */
+        static const H2Limits limits = { .windows = H2_STREAMS_MAX };
         _cleanup_close_ int fd = -EBADF;
         int r;
 
@@ -488,7 +490,8 @@ static int link_start_session(AgentLink *l) {
         fd = fcntl(l->fd, F_DUPFD_CLOEXEC, 3);
         if (fd < 0)
                 return -errno;
-        r = h2_conn_new(l->event, fd, /* server= */ false, &conn_handlers, l, NULL, PRIORITY_VMM, &l->conn);
+        r = h2_conn_new(l->event, fd, /* server= */ false, &conn_handlers, l, &limits, PRIORITY_VMM,
+                        &l->conn);
         if (r < 0)
                 return r;
         (void) TAKE_FD(fd);

@@ -364,7 +364,9 @@ static const H2ConnHandlers client_handlers = {
 };
 
 int passthrough_add_client(Passthrough *p, int fd) {
-        const H2Limits limits = { .streams_max = H2_STREAMS_MAX, .window_bytes = RELAY_WINDOW_BYTES };
+        const H2Limits limits = { .streams_max = H2_STREAMS_MAX,
+                                  .window_bytes = RELAY_WINDOW_BYTES,
+                                  .windows = H2_STREAMS_MAX };
         DataClient *c;
         int r;
 

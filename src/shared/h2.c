@@ -16,11 +16,11 @@
 #include "basic/strings.h"
 #include "shared/h2-internal.h"
 
-#define OUTPUT_BYTES             (64U * 1024U)       /* framed bytes for one write(2) */
-#define OUTPUT_SLACK             (16U * 1024U + 64U) /* one more whole DATA frame */
-#define FRAME_HEAD_BYTES         9U
-#define HEADER_COST              32U /* of an entry beside its text, RFC 9113 §6.5.2 */
-#define CONNECTION_WINDOW_FACTOR 16
+#define OUTPUT_BYTES     (64U * 1024U)       /* framed bytes for one write(2) */
+#define OUTPUT_SLACK     (16U * 1024U + 64U) /* one more whole DATA frame */
+#define FRAME_HEAD_BYTES 9U
+#define HEADER_COST      32U /* of an entry beside its text, RFC 9113 §6.5.2 */
+#define WINDOWS_DEFAULT  16U
 
 void h2_session_wake(H2Session *s) {
         if (s->depth > 0)
@@ -237,6 +237,7 @@ static int on_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t
 static int session_submit_settings(H2Session *s, const H2Limits *limits) {
         uint32_t window = limits && limits->window_bytes > 0 ? limits->window_bytes : H2_WINDOW_BYTES;
         uint32_t streams = limits && limits->streams_max > 0 ? limits->streams_max : H2_STREAMS_MAX;
+        uint32_t windows = limits && limits->windows > 0 ? limits->windows : WINDOWS_DEFAULT;
         const nghttp2_settings_entry settings[] = {
                 { NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window },
                 { NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_HEADER_BYTES_MAX },
@@ -249,7 +250,7 @@ static int session_submit_settings(H2Session *s, const H2Limits *limits) {
                                     ELEMENTSOF(settings) - (s->server ? 1 : 0));
         if (r == 0)
                 r = nghttp2_session_set_local_window_size(s->ng, NGHTTP2_FLAG_NONE, /* stream_id= */ 0,
-                                                          (int32_t) window * CONNECTION_WINDOW_FACTOR);
+                                                          (int32_t) (window * windows));
         return h2_errno(r);
 }
 

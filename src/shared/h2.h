@@ -52,7 +52,11 @@ typedef struct H2Handlers {
 
 typedef struct H2Limits {
         uint32_t streams_max;  /* concurrent streams the peer may open; 0: H2_STREAMS_MAX */
-        uint32_t window_bytes; /* 0: H2_WINDOW_BYTES */
+        uint32_t window_bytes; /* of a stream; 0: H2_WINDOW_BYTES */
+        /* windows of streams that the connection's holds: so many may stand still before all others do; 0:
+         * 16
+         */
+        uint32_t windows;
 } H2Limits;
 
 int h2_session_new(bool server, const H2Handlers *handlers, void *userdata, const H2Limits *limits,

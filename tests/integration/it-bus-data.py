@@ -362,7 +362,7 @@ def large_directories():
 def who_does_not_read_holds_nobody_up():
     bus, path = begin()
     output(bus, path, "/usr/bin/truncate", "-s", "100G", "/root/zeros")
-    kept = [bus.capsule(path, "OpenFile", "(ssa{sv})", ("/root/zeros", "r", {}))[0] for _ in range(3)]
+    kept = [bus.capsule(path, "OpenFile", "(ssa{sv})", ("/root/zeros", "r", {}))[0] for _ in range(24)]
     flood = terminal(bus, path, "/bin/sh", "-c", "yes")
     started = exec_(bus, path, "/bin/sh", "-c", "yes")
     equal(output(bus, path, "/bin/echo", "still here"), b"still here\n")
