@@ -245,6 +245,13 @@ static int copy_source_from(Destination *d, const char *source) {
         target = d->is_directory ? (name ? strdup(name) : NULL) : last_name(d->path);
         if (!parent || (target && !*target) || (name && !target && d->is_directory))
                 return log_error_errno(ENOMEM, "Failed to copy '%s': %m", source);
+        /* Whatever the capsule says it is: without a name it may only fill a directory that was named here.
+         */
+        if (!target && (!d->is_directory || is_tree == 0))
+                return log_error_errno(EINVAL, "Failed to copy '%s': '%s' needs a name for it.", source,
+                                       d->path);
+        if (!name && is_tree == 0)
+                return log_error_errno(EINVAL, "Failed to copy '%s': it is not a directory.", source);
         dir_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (dir_fd < 0)
                 return log_error_errno(errno, "Failed to open '%s': %m", parent);

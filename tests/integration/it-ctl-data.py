@@ -495,6 +495,7 @@ def copies_are_named_as_by_cp():
         equal(f.read(), "data\n")
     cases = ((("copy-to", capsule, f"{here}/nosuch", "/d"), 1), (("copy-from", capsule, "/nosuch", here), 4),
              (("copy-from", capsule, "/d", "/d/file", f"{here}/nosuch"), 1), (("copy-from", capsule, "/d", f"{here}/no/such"), 1),
+             (("copy-from", capsule, "/d", "~"), 1), (("copy-from", capsule, "/d/file/.", f"{here}/x"), 4),
              (("copy-to", capsule, f"{here}/file", "/d/file/x"), 1), (("copy-to", capsule, "-", f"{here}/file", "/d"), 2),
              (("-H", "nowhere", "copy-to", capsule, f"{here}/file", "/d"), 2))
     for arguments, code in cases:
