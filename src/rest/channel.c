@@ -339,6 +339,9 @@ static Channel* channel_free(Channel *c) {
 }
 DEFINE_CLEANUP(Channel, channel_free)
 
+/* WebSockets whose clients read nothing leave room for the other requests of the capsule. */
+static const H2Limits conn_limits = { .windows = WS_PER_CAPSULE_MAX + 16 };
+
 static void on_opened(BusCall *call, int r, sd_bus_message *reply, const Fault *fault, void *userdata) {
         Channel *c = userdata;
         _cleanup_close_ int fd = -EBADF;
@@ -356,7 +359,7 @@ static void on_opened(BusCall *call, int r, sd_bus_message *reply, const Fault *
                 r = fd < 0 ? -errno : fd_nonblock(fd, true);
         }
         if (r >= 0)
-                r = h2_conn_new(c->table->event, fd, /* server= */ false, &conn_handlers, c, NULL,
+                r = h2_conn_new(c->table->event, fd, /* server= */ false, &conn_handlers, c, &conn_limits,
                                 PRIORITY_VMM, &c->conn);
         if (r < 0) {
                 channel_fail_waiting(c, FAULT_AGENT, "Failed to reach the capsule's agent.");
