@@ -606,7 +606,7 @@ void gate_conn_next(GateConn *c) {
 
         if (c->service)
                 gate_serve_end(c);
-        c->completed = c->responded = c->head_begun = false;
+        c->completed = c->responded = c->head_begun = c->upload = false;
         c->request = NULL;
         c->phase = CONN_HEAD;
         http_scan_reset(&c->scan);

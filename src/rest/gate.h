@@ -7,7 +7,8 @@
  * quotas (threats.md N3-N7, N10), and keeps one request of a connection in libmicrohttpd at a time: the next
  * head is read once the answer before it is out. So a refusal never overtakes an answer. A connection costs
  * libmicrohttpd nothing before its first good head. A connection that leaves HTTP (WebSockets, tunnels) is
- * handed over as a bare socket and never sees libmicrohttpd; the gate only counts it on.
+ * handed over as a bare socket and never sees libmicrohttpd; the gate only counts it on. Requests whose
+ * bodies or answers are streamed are served by the gate itself (gate-serve.c).
  */
 
 #include <systemd/sd-event.h>

@@ -4,8 +4,8 @@
 /*
  * wrenn-restd: the gate in front, libmicrohttpd behind it, both in one event loop; requests, their answers
  * and the parts that handlers use. A request is made when the gate has seen a good head, authenticated
- * before its body is read, and freed when libmicrohttpd is done with it. A handler that must wait keeps an
- * operation in the request; freeing the request frees (and thereby cancels) it.
+ * before its body is read, and freed when libmicrohttpd, or the gate, is done with it. A handler that must
+ * wait keeps an operation in the request; freeing the request frees (and thereby cancels) it.
  */
 
 #include <jansson.h>

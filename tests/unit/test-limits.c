@@ -32,6 +32,12 @@ TEST(limits_fit_each_other) {
                     LAUNCH_NOFILE);
         ASSERT_TRUE(VMM_STDERR_BYTES >= FAULT_MESSAGE_MAX);
 
+        /* a path of a file, percent-encoded, fits a request to the agent; some forms are kept beside each
+         * other */
+        ASSERT_TRUE(3 * FILE_PATH_LEN_MAX + 2 * KIB < H2_HEADER_BYTES_MAX);
+        ASSERT_TRUE(FILE_SPOOL_TOTAL_MAX >= 4 * FILE_WRITE_BODY_MAX);
+        ASSERT_TRUE(FILE_ENTRY_LEN_MAX >= 3 * 6 * FILE_PATH_LEN_MAX);
+
         ASSERT_TRUE(VCPUS_MIN <= VCPUS_MAX && MEMORY_BYTES_MIN < MEMORY_BYTES_MAX &&
                     DISK_BYTES_MIN < DISK_BYTES_MAX);
         ASSERT_EQ(DISK_BYTES_MIN % DISK_BYTES_STEP, 0);
