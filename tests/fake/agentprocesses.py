@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Processes of tests/fake/fake-wrennd's agent, run on this machine: what docs/PROTOCOLS.md §3 says of /processes."""
+import contextlib
 import fcntl
 import json
 import os
@@ -14,6 +15,14 @@ import tty
 import urllib.parse
 
 RING_BYTES = 65536
+running = set()     # process groups
+
+
+def kill_all():
+    """None outlives the agent that is played."""
+    for group in list(running):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 class Process:
@@ -34,6 +43,7 @@ class Process:
         except FileNotFoundError:
             self.spawn(["/bin/sh", "-c", 'echo "sh: $1: not found" >&2; exit 127', "sh", spec["cmd"]], env)
         self.pid = self.popen.pid
+        running.add(self.pid)
 
     def spawn(self, argv, env):
         cwd = self.spec.get("cwd") or "/tmp"
@@ -138,6 +148,7 @@ class Process:
             reason = "timeout"
             self.kill(signal.SIGKILL)
             code = self.popen.wait()
+        running.discard(self.pid)
         self.table.alive.pop(self.pid, None)
         self.table.ended[self.pid] = self
         for t in copies:
