@@ -68,7 +68,8 @@ Capsule* job_capsule(Job *j);
 /* At the end of the program: all copies end, and their callers are told. */
 void manager_end_copies(Manager *m);
 
-/* The worker is killed and its files are removed; then the job goes with "canceled". */
+/* The worker is killed and its files are removed, or the copy ends where it is; then the job goes with
+ * "canceled". */
 void job_cancel(Job *j);
 
 /*
