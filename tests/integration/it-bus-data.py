@@ -344,7 +344,7 @@ def exec_takes_what_its_limits_promise():
     equal((read_all(stdout), read_all(stderr)), (b"%d\n" % (len(argv[-1]) + 4000), b""))
     equal(bus.wait_exit(pid, tag), (0, "exit"))
     argv[-1] += "x"
-    equal(error_of(bus.capsule, path, "Exec", "(asa{ss}a{sv})", (argv, env, {})), "TooLarge")
+    equal(error_of(bus.capsule, path, "Exec", "(asa{ss}a{sv})", (argv, env, {})), "InvalidArgs")
 
 
 @test
@@ -422,7 +422,6 @@ WRONG_CALLS = (
     ("OpenFile", "(ssa{sv})", ("/root/x", "w", {"Mode": variant("u", 0o10000)}), "InvalidArgs"),
     ("OpenFile", "(ssa{sv})", ("/root/x", "w", {"Offset": variant("t", 1)}), "InvalidArgs"),
     ("OpenFile", "(ssa{sv})", ("/root/x", "r", {"Offset": variant("s", "1")}), "InvalidArgs"),
-    ("ListDirectory", "(su)", ("/", 0), "InvalidArgs"),
     ("ListDirectory", "(su)", ("/", 65), "InvalidArgs"),
     ("ListDirectory", "(su)", ("/etc/passwd", 1), "InvalidArgs"),
     ("ListDirectory", "(su)", ("/nonesuch", 1), "NotFound"),
