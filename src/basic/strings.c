@@ -213,6 +213,10 @@ bool tag_is_valid(const char *s) {
         return true;
 }
 
+bool file_name_is_valid(const char *s) {
+        return streq(s, "/") || (!isempty(s) && !strchr(s, '/'));
+}
+
 bool env_name_is_valid(const char *s) {
         return !isempty(s) && !strchr(s, '=');
 }

@@ -74,6 +74,7 @@ bool name_is_valid(const char *s); /* [a-zA-Z0-9][a-zA-Z0-9._-]{0,63} */
 bool team_is_valid(const char *s); /* [a-z0-9_]{1,32} */
 /* 1..64 bytes of UTF-8, no control characters, no '/' */
 bool tag_is_valid(const char *s);
+bool file_name_is_valid(const char *s);      /* one component of a path, or "/", the name of the root */
 bool env_name_is_valid(const char *s);       /* non-empty, no '=' */
 bool utf8_is_valid(const char *s, size_t n); /* RFC 3629: no surrogates, no overlong forms */
 /* Length of the longest prefix that does not end within a character (RFC 3629); for carrying tails over. */

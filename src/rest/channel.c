@@ -178,17 +178,18 @@ static bool status_is_good(unsigned status) {
         return status >= 200 && status <= 299;
 }
 
-static void call_add_error(AgentCall *a, const void *data, size_t n) {
+static int call_add_error(AgentCall *a, const void *data, size_t n) {
         char *error;
 
         if (a->n_error + n > ERROR_BODY_MAX)
-                return;
+                return -E2BIG;
         error = realloc(a->error, a->n_error + n);
         if (!error)
-                return;
+                return -ENOMEM;
         a->error = error;
         memcpy(error + a->n_error, data, n);
         a->n_error += n;
+        return 0;
 }
 
 static void on_stream_headers(H2Stream *st, bool end, void *userdata) {
@@ -206,9 +207,9 @@ static void on_stream_data(H2Stream *st, const void *data, size_t n, void *userd
                 a->handlers->on_data(a, data, n, a->userdata);
                 return;
         }
-        if (a)
-                call_add_error(a, data, n);
         h2_stream_consume(st, n);
+        if (a && call_add_error(a, data, n) < 0)
+                call_fail(a, FAULT_AGENT, "The capsule's agent told an error that is too long.");
 }
 
 static void on_stream_end(H2Stream *st, void *userdata) {

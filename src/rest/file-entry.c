@@ -22,6 +22,10 @@ static bool is_text(json_t *v) {
                strlen(json_string_value(v)) == json_string_length(v);
 }
 
+static bool is_file_name(json_t *v) {
+        return is_text(v) && file_name_is_valid(json_string_value(v));
+}
+
 static bool is_name(json_t *v) {
         return is_text(v) && json_string_length(v) <= LABEL_LEN_MAX;
 }
@@ -58,7 +62,7 @@ static bool is_base64(json_t *v) {
 }
 
 static const EntryField fields[] = {
-        { "name", false, is_text },           { "path", false, is_text },
+        { "name", false, is_file_name },      { "path", false, is_text },
         { "type", false, is_type },           { "size", false, is_size },
         { "mode", false, is_mode },           { "permissions", false, is_permissions },
         { "owner", false, is_name },          { "group", false, is_name },

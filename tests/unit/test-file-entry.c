@@ -32,6 +32,8 @@ TEST(entries) {
                 { ENTRY "x", NULL },
                 { "{\"name\":\"x\",\"name\":\"x\",\"path\":\"/x\",\"type\":\"file\"," REST "}", NULL },
                 { "{\"path\":\"/x\",\"type\":\"file\"," REST "}", NULL },
+                { "{\"name\":\"../x\",\"path\":\"/x\",\"type\":\"file\"," REST "}", NULL },
+                { "{\"name\":\"\",\"path\":\"/x\",\"type\":\"file\"," REST "}", NULL },
                 { "{\"name\":1,\"path\":\"/x\",\"type\":\"file\"," REST "}", NULL },
                 { "{\"name\":\"\\u0000\",\"path\":\"/x\",\"type\":\"file\"," REST "}", NULL },
                 { "{\"name\":\"\xff\",\"path\":\"/x\",\"type\":\"file\"," REST "}", NULL },

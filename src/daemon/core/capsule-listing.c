@@ -94,7 +94,7 @@ static int on_file_line(Listing *l, json_t *line) {
         /* a byte that is no UTF-8 has become three */
         static const JsonField fields[] = {
                 { "name", json_parse_string, offsetof(FileEntry, name), JSON_FIELD_MANDATORY,
-                  .max = 3 * FILE_PATH_LEN_MAX },
+                  .max = 3 * FILE_PATH_LEN_MAX, .valid = file_name_is_valid, .expected = "a file's name" },
                 { "path", json_parse_string, offsetof(FileEntry, path), JSON_FIELD_MANDATORY,
                   .max = 3 * FILE_PATH_LEN_MAX },
                 { "path_base64", json_parse_string, offsetof(FileEntry, path_base64),
