@@ -144,6 +144,10 @@
 #define PTY_TAGS_MAX          4096U                 /* terminals whose dialect is remembered */
 
 /* files of the guest */
+/* The agent answers a question by then; what takes it longer by its nature: a removal, the end of an upload.
+ */
+#define AGENT_ANSWER_USEC    (30 * USEC_PER_SEC)
+#define AGENT_WORK_USEC      (600 * USEC_PER_SEC)
 #define FILE_PATH_LEN_MAX    4096U       /* PATH_MAX */
 #define FILE_WRITE_BODY_MAX  (100 * MIB) /* multipart body of files/write; streams have no limit */
 #define FILE_DEPTH_MAX       64U         /* of a listing */

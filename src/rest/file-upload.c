@@ -153,6 +153,7 @@ static int upload_write(Upload *u, const void *data, size_t n, Fault *reterr) {
 
 static int upload_end(Upload *u, Fault *reterr) {
         u->sent = true;
+        (void) rest_request_set_deadline(u->request, AGENT_WORK_USEC);
         if (agent_call_end(u->call) < 0)
                 return fault_set(reterr, FAULT_AGENT, "The connection to the capsule was lost.");
         return 0;
@@ -374,6 +375,7 @@ static void on_tar_end(RestRequest *q) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         Upload *u = q->operation;
 
+        (void) rest_request_set_deadline(q, AGENT_WORK_USEC);
         if (!u->done && agent_call_end(u->call) < 0) {
                 (void) fault_set(&fault, FAULT_AGENT, "The connection to the capsule was lost.");
                 upload_fail(u, &fault);

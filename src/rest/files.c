@@ -257,6 +257,8 @@ static int op_start(RestRequest *q, const char *method, char *path_consume,
         }
         rest_request_wait(q, o, op_free);
         rest_request_set_stream(q, &stream);
+        (void) rest_request_set_deadline(q,
+                                         handlers == &empty_handlers ? AGENT_WORK_USEC : AGENT_ANSWER_USEC);
         return 0;
 }
 

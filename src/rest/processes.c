@@ -133,6 +133,7 @@ static int agent_op_start(RestRequest *q, const CapsuleView *v, const char *meth
                 return fault_set_errno(reterr, r, "Failed to ask the capsule");
         }
         rest_request_wait(q, o, agent_op_free);
+        (void) rest_request_set_deadline(q, AGENT_ANSWER_USEC);
         return 0;
 }
 

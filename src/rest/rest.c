@@ -63,6 +63,7 @@ RestRequest* rest_request_free(RestRequest *q) {
                 q->operation_free(TAKE_PTR(q->operation));
         auth_call_free(q->auth_call);
         bus_call_free(q->fetch);
+        event_source_free(q->deadline);
         if (q->wait) {
                 q->server->n_waiting--;
                 bus_wait_free(q->wait);
@@ -81,6 +82,24 @@ void rest_request_wait(RestRequest *q, void *operation, void (*operation_free)(v
         assert(!q->operation);
         q->operation = operation;
         q->operation_free = operation_free;
+}
+
+static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata) {
+        _cleanup_(fault_done) Fault fault = FAULT_NULL;
+        RestRequest *q = userdata;
+
+        if (q->answered || q->gone)
+                return 0;
+        if (q->operation)
+                q->operation_free(TAKE_PTR(q->operation));
+        (void) fault_set(&fault, FAULT_TIMEOUT, "The capsule's agent did not answer in time.");
+        rest_answer_fault(q, &fault);
+        return 0;
+}
+
+int rest_request_set_deadline(RestRequest *q, uint64_t usec) {
+        return event_timer(q->server->event, &q->deadline, usec, PRIORITY_CLIENT, on_deadline, q,
+                           "request-deadline");
 }
 
 int rest_request_json(RestRequest *q, json_t **ret, Fault *reterr) {

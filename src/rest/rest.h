@@ -73,6 +73,7 @@ struct RestRequest {
         BusWait *wait; /* for the daemon to be there */
         AuthCall *auth_call;
         BusCall *fetch; /* of a capsule that is not in the copy */
+        sd_event_source *deadline;
 
         char *body; /* NUL-terminated */
         size_t n_body, n_body_allocated;
@@ -116,6 +117,9 @@ void rest_answer_begin(RestRequest *q, unsigned status, const char *type);
 /* The handler of a direct route is ready for its body and for on_drained. */
 void rest_request_set_stream(RestRequest *q, const RestStream *stream);
 
+/* Without an answer (or its beginning) by then what the request waits for is given up: 504. Set again it
+ * begins anew. */
+int rest_request_set_deadline(RestRequest *q, uint64_t usec);
 /* What the request waits for; operation_free cancels it. The handler returns 0 afterwards. */
 void rest_request_wait(RestRequest *q, void *operation, void (*operation_free)(void *operation));
 
