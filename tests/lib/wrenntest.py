@@ -55,7 +55,7 @@ def cleanup(function, *args):
     _cleanups.append((function, args))
 
 
-def _run_cleanups():
+def run_cleanups():
     while _cleanups:
         function, args = _cleanups.pop()
         try:
@@ -75,7 +75,7 @@ def _run_one(f, leaks):
         try:
             f()
         finally:
-            _run_cleanups()
+            run_cleanups()
         lines = leakcheck.settle(before) if leaks else []
         return (not lines), lines
     except Skip as e:
