@@ -6,20 +6,21 @@
 static int on_tick(sd_event_source *s, uint64_t usec, void *userdata) {
         Heartbeat *h = userdata;
         H2Session *session = h2_conn_session(h->conn);
-        uint64_t n = h2_conn_n_received(h->conn);
 
         if (!session || h2_session_n_streams(session) == 0)
                 return 0;
 
-        h->n_silent = n == h->n_received ? h->n_silent + 1 : 0;
-        h->n_received = n;
+        if (h2_session_n_pongs(session) < h->n_pings)
+                h->n_silent++;
+        else if (h2_session_ping(session) >= 0) {
+                h->n_pings = h2_session_n_pongs(session) + 1;
+                h->n_silent = 0;
+        }
         if (h->n_silent >= HEARTBEAT_TICKS_MAX) {
                 heartbeat_stop(h);
                 h->on_dead(h->userdata);
                 return 0;
         }
-        if (h->n_silent > 0)
-                (void) h2_session_ping(session);
 
         return event_timer(sd_event_source_get_event(s), &h->timer, h->tick_usec, PRIORITY_VMM, on_tick, h,
                            "heartbeat");
@@ -39,7 +40,6 @@ void heartbeat_watch(Heartbeat *h, sd_event *e) {
         if (!h->conn || enabled != SD_EVENT_OFF)
                 return;
 
-        h->n_received = h2_conn_n_received(h->conn);
         h->n_silent = 0;
         (void) event_timer(e, &h->timer, h->tick_usec, PRIORITY_VMM, on_tick, h, "heartbeat");
 }

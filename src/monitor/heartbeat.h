@@ -2,10 +2,10 @@
 #pragma once
 
 /*
- * Is there still somebody at the other end? Looks every HEARTBEAT_TICK_USEC while streams are open: a peer
- * that sent nothing is asked with a PING, and one that stays silent for HEARTBEAT_TICKS_MAX looks is dead.
- * Counted in looks and not in time, so that a monitor that was frozen with its guest does not take its own
- * absence for the guest's.
+ * Is there still somebody at the other end, and does it understand us? Looks every HEARTBEAT_TICK_USEC while
+ * streams are open: one PING at a time, and a peer that leaves it unanswered for HEARTBEAT_TICKS_MAX looks
+ * is dead, whatever else it sends. Counted in looks and not in time, so that a monitor that was frozen with
+ * its guest does not take its own absence for the guest's.
  */
 
 #include <systemd/sd-event.h>
@@ -18,7 +18,7 @@
 typedef struct Heartbeat {
         H2Conn *conn; /* weak */
         sd_event_source *timer;
-        uint64_t tick_usec, n_received;
+        uint64_t tick_usec, n_pings;
         unsigned n_silent;
         void (*on_dead)(void *userdata);
         void *userdata;

@@ -32,7 +32,6 @@ struct H2Conn {
 
         const uint8_t *pending; /* what the last write(2) left; lent by the session */
         size_t n_pending;
-        uint64_t n_received;
 };
 
 static void conn_release(H2Conn *c) {
@@ -103,7 +102,6 @@ static int conn_read(H2Conn *c, bool *ret_eof) {
                 return 0;
         }
 
-        c->n_received += (uint64_t) k;
         return h2_session_receive(c->session, buffer, (size_t) k);
 }
 
@@ -205,10 +203,6 @@ H2Conn* h2_conn_free(H2Conn *c) {
 
 H2Session* h2_conn_session(const H2Conn *c) {
         return c->session;
-}
-
-uint64_t h2_conn_n_received(const H2Conn *c) {
-        return c->n_received;
 }
 
 int h2_conn_fd(const H2Conn *c) {

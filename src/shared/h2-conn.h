@@ -25,5 +25,3 @@ H2Conn* h2_conn_free(H2Conn *c);
 DEFINE_CLEANUP(H2Conn, h2_conn_free)
 H2Session* h2_conn_session(const H2Conn *c);
 int h2_conn_fd(const H2Conn *c);
-/* bytes that came so far */
-uint64_t h2_conn_n_received(const H2Conn *c);

@@ -49,6 +49,7 @@ struct H2Session {
         H2Stream *streams, *writable;
         bool starved; /* a stream is */
         unsigned n_streams;
+        uint64_t n_pongs;
 
         uint8_t *output;
         size_t output_start, output_end, output_lent;

@@ -118,6 +118,8 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
 
         if (frame->hd.type == NGHTTP2_GOAWAY && s->handlers->on_goaway)
                 s->handlers->on_goaway(s, s->userdata);
+        if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK))
+                s->n_pongs++;
         if (frame->hd.type == NGHTTP2_SETTINGS || frame->hd.type == NGHTTP2_GOAWAY)
                 return 0;
         if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
@@ -457,6 +459,10 @@ int h2_session_goaway(H2Session *s) {
         s->goaway = true;
         h2_session_wake(s);
         return 0;
+}
+
+uint64_t h2_session_n_pongs(const H2Session *s) {
+        return s->n_pongs;
 }
 
 int h2_session_ping(H2Session *s) {

@@ -75,8 +75,9 @@ bool h2_session_want_write(const H2Session *s);
 unsigned h2_session_n_streams(const H2Session *s);
 uint32_t h2_session_peer_streams_max(const H2Session *s);
 int h2_session_goaway(H2Session *s);
-/* the answer counts as received bytes; the caller keeps the time */
+/* the answer counts in h2_session_n_pongs(); the caller keeps the time */
 int h2_session_ping(H2Session *s);
+uint64_t h2_session_n_pongs(const H2Session *s);
 
 /* Client: opens a stream. headers: besides :method, :path, :scheme, :authority. end: no body follows. For
  * CONNECT path is the authority, "host:port". -EAGAIN at the peer's stream limit, -ENOTCONN after GOAWAY,

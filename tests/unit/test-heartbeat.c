@@ -98,6 +98,25 @@ TEST(silent_peer_is_dead) {
         rig_end(&r);
 }
 
+/* Frames of a type nobody knows are dropped; they do not make it an answer. */
+TEST(babbling_peer_is_dead) {
+        static const uint8_t frame[] = { 0, 0, 1, 0xee, 0, 0, 0, 0, 0, 'x' };
+        static const uint8_t settings[] = { 0, 0, 0, 4, 0, 0, 0, 0, 0 };
+        uint64_t until = now_usec(CLOCK_MONOTONIC) + 60 * USEC_PER_SEC;
+        uint8_t drop[4096];
+        Rig r;
+
+        rig_begin(&r, /* answers= */ false, /* with_stream= */ true);
+        ASSERT_EQ(send(r.fds[1], settings, sizeof(settings), 0), sizeof(settings));
+        while (r.n_dead == 0 && now_usec(CLOCK_MONOTONIC) < until) {
+                (void) recv(r.fds[1], drop, sizeof(drop), MSG_DONTWAIT);
+                (void) send(r.fds[1], frame, sizeof(frame), MSG_DONTWAIT | MSG_NOSIGNAL);
+                ASSERT_OK(sd_event_run(r.event, TICK_USEC));
+        }
+        ASSERT_EQ(r.n_dead, 1);
+        rig_end(&r);
+}
+
 /* Nothing but its answers to PING. */
 TEST(answering_peer_lives) {
         Rig r;
