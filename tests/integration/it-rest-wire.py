@@ -337,11 +337,11 @@ def processes_are_listed_and_signalled(r):
         expect(r.request("DELETE", path + "/1?" + query), 400, "invalid_request")
     for selector in "nosuch", "4294967295", "4294967296", "%20":
         expect(r.request("DELETE", path + "/" + selector), 404, "not_found")
-    tried = "trap 'echo caught >%s/caught' HUP; >%s/ready; while :; do sleep 0.01; done" % (r.dir, r.dir)
+    tried = "trap 'echo caught >%s/caught' USR1; >%s/ready; while :; do sleep 0.01; done" % (r.dir, r.dir)
     stubborn = expect(run(r, i, tried, background=True, tag="stubborn"), 202)
     r.wait(lambda: os.path.exists(r.dir + "/ready"))
     equal(r.request("DELETE", "%s/stubborn?signal=SIGWINCH" % path)[0], 204)
-    equal(r.request("DELETE", "%s/stubborn?signal=HUP" % path)[0], 204)
+    equal(r.request("DELETE", "%s/stubborn?signal=USR1" % path)[0], 204)
     r.wait(lambda: os.path.exists(r.dir + "/caught"))
     equal(r.request("DELETE", "%s/%d?signal=15" % (path, stubborn["pid"]))[0], 204)
     equal(r.request("DELETE", "%s/%d" % (path, plain["pid"]))[0], 204)
