@@ -283,34 +283,28 @@ static int open_path(RestRequest *q, char **ret, Fault *reterr) {
         return file_path_from_json(body, "path", ret, reterr);
 }
 
-int rest_files_mkdir(RestRequest *q, Fault *reterr) {
+/* A request that is about one path and nothing else. */
+static int ask_path(RestRequest *q, const char *method, const char *resource,
+                    const AgentCallHandlers *handlers, const char *type, Fault *reterr) {
         _cleanup_free_ char *path = NULL;
         int r;
 
         r = open_path(q, &path, reterr);
         if (r < 0)
                 return r;
-        return op_start(q, "POST", strjoin("/files/mkdir?path=", path), &entry_handlers, NULL, reterr);
+        return op_start(q, method, strjoin(resource, "?path=", path), handlers, type, reterr);
+}
+
+int rest_files_mkdir(RestRequest *q, Fault *reterr) {
+        return ask_path(q, "POST", "/files/mkdir", &entry_handlers, NULL, reterr);
 }
 
 int rest_files_remove(RestRequest *q, Fault *reterr) {
-        _cleanup_free_ char *path = NULL;
-        int r;
-
-        r = open_path(q, &path, reterr);
-        if (r < 0)
-                return r;
-        return op_start(q, "POST", strjoin("/files/remove?path=", path), &empty_handlers, NULL, reterr);
+        return ask_path(q, "POST", "/files/remove", &empty_handlers, NULL, reterr);
 }
 
 int rest_files_stat(RestRequest *q, Fault *reterr) {
-        _cleanup_free_ char *path = NULL;
-        int r;
-
-        r = open_path(q, &path, reterr);
-        if (r < 0)
-                return r;
-        return op_start(q, "GET", strjoin("/files/stat?path=", path), &entry_handlers, NULL, reterr);
+        return ask_path(q, "GET", "/files/stat", &entry_handlers, NULL, reterr);
 }
 
 int rest_files_rename(RestRequest *q, Fault *reterr) {
@@ -394,12 +388,5 @@ int rest_files_read(RestRequest *q, Fault *reterr) {
 }
 
 int rest_files_tar_read(RestRequest *q, Fault *reterr) {
-        _cleanup_free_ char *path = NULL;
-        int r;
-
-        r = open_path(q, &path, reterr);
-        if (r < 0)
-                return r;
-        return op_start(q, "GET", strjoin("/files/tar?path=", path), &bytes_handlers, "application/x-tar",
-                        reterr);
+        return ask_path(q, "GET", "/files/tar", &bytes_handlers, "application/x-tar", reterr);
 }
