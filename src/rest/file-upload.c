@@ -137,7 +137,8 @@ static int upload_begin(Upload *u, char *path_consume, Fault *reterr) {
 
         if (!path)
                 return fault_set_errno(reterr, -ENOMEM, "Failed to take the file");
-        return file_call(u->request, "PUT", path, /* with_body= */ true, &handlers, u, &u->call, reterr);
+        return rest_agent_call(u->request, "PUT", path, /* with_body= */ true, &handlers, u, &u->call,
+                               reterr);
 }
 
 static int upload_begin_file(Upload *u, Fault *reterr) {

@@ -219,25 +219,6 @@ static const AgentCallHandlers list_handlers = {
 
 /* Requests. */
 
-int file_call(RestRequest *q, const char *method, const char *path, bool with_body,
-              const AgentCallHandlers *handlers, void *userdata, AgentCall **ret, Fault *reterr) {
-        CapsuleView *v;
-        int r;
-
-        if (strlen(path) > FILE_REQUEST_LEN_MAX)
-                return fault_set(reterr, FAULT_INVALID_ARGS, "The paths are too long together.");
-        r = rest_request_running_capsule(q, &v, reterr);
-        if (r < 0)
-                return r;
-
-        r = channel_call(q->server->channels, v, q->key, method, path, with_body, handlers, userdata, ret);
-        if (r == -ENOBUFS)
-                return fault_set(reterr, FAULT_NO_CAPACITY, "Too many requests wait for this capsule.");
-        if (r < 0)
-                return fault_set_errno(reterr, r, "Failed to send the request to the capsule");
-        return 0;
-}
-
 /* path_consume NULL: out of memory */
 static int op_start(RestRequest *q, const char *method, char *path_consume,
                     const AgentCallHandlers *handlers, const char *type, Fault *reterr) {
@@ -250,7 +231,7 @@ static int op_start(RestRequest *q, const char *method, char *path_consume,
                 return fault_set_errno(reterr, -ENOMEM, "Failed to take the request");
         *o = (FileOp) { .request = q, .type = type };
 
-        r = file_call(q, method, path, /* with_body= */ false, handlers, o, &o->call, reterr);
+        r = rest_agent_call(q, method, path, /* with_body= */ false, handlers, o, &o->call, reterr);
         if (r < 0) {
                 op_free(o);
                 return r;

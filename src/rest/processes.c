@@ -113,7 +113,7 @@ static const AgentCallHandlers signal_handlers = {
         .on_failed = on_agent_failed,
 };
 
-static int agent_op_start(RestRequest *q, const CapsuleView *v, const char *method, const char *path,
+static int agent_op_start(RestRequest *q, const char *method, const char *path,
                           const AgentCallHandlers *handlers, Fault *reterr) {
         AgentOp *o;
         int r;
@@ -123,14 +123,10 @@ static int agent_op_start(RestRequest *q, const CapsuleView *v, const char *meth
                 return fault_set_errno(reterr, -ENOMEM, "Failed to ask the capsule");
         *o = (AgentOp) { .request = q };
 
-        r = channel_call(q->server->channels, v, q->key, method, path, /* with_body= */ false, handlers, o,
-                         &o->call);
+        r = rest_agent_call(q, method, path, /* with_body= */ false, handlers, o, &o->call, reterr);
         if (r < 0) {
                 agent_op_free(o);
-                if (r == -ENOBUFS)
-                        return fault_set(reterr, FAULT_NO_CAPACITY,
-                                         "Too many requests wait for this capsule.");
-                return fault_set_errno(reterr, r, "Failed to ask the capsule");
+                return r;
         }
         rest_request_wait(q, o, agent_op_free);
         (void) rest_request_set_deadline(q, AGENT_ANSWER_USEC);
@@ -138,13 +134,7 @@ static int agent_op_start(RestRequest *q, const CapsuleView *v, const char *meth
 }
 
 int rest_processes_list(RestRequest *q, Fault *reterr) {
-        CapsuleView *v;
-        int r;
-
-        r = rest_request_running_capsule(q, &v, reterr);
-        if (r < 0)
-                return r;
-        return agent_op_start(q, v, "GET", "/processes", &list_handlers, reterr);
+        return agent_op_start(q, "GET", "/processes", &list_handlers, reterr);
 }
 
 int rest_process_kill(RestRequest *q, Fault *reterr) {
@@ -168,5 +158,5 @@ int rest_process_kill(RestRequest *q, Fault *reterr) {
 
         (void) snprintf(rest, sizeof(rest), "/signal?signal=%i", sig);
         path = process_path(q->args[1], rest);
-        return agent_op_start(q, v, "POST", path, &signal_handlers, reterr);
+        return agent_op_start(q, "POST", path, &signal_handlers, reterr);
 }

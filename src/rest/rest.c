@@ -84,6 +84,25 @@ void rest_request_wait(RestRequest *q, void *operation, void (*operation_free)(v
         q->operation_free = operation_free;
 }
 
+int rest_agent_call(RestRequest *q, const char *method, const char *path, bool with_body,
+                    const AgentCallHandlers *handlers, void *userdata, AgentCall **ret, Fault *reterr) {
+        CapsuleView *v;
+        int r;
+
+        if (strlen(path) > AGENT_REQUEST_LEN_MAX)
+                return fault_set(reterr, FAULT_INVALID_ARGS, "The paths are too long together.");
+        r = rest_request_running_capsule(q, &v, reterr);
+        if (r < 0)
+                return r;
+
+        r = channel_call(q->server->channels, v, q->key, method, path, with_body, handlers, userdata, ret);
+        if (r == -ENOBUFS)
+                return fault_set(reterr, FAULT_NO_CAPACITY, "Too many requests wait for this capsule.");
+        if (r < 0)
+                return fault_set_errno(reterr, r, "Failed to send the request to the capsule");
+        return 0;
+}
+
 static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata) {
         _cleanup_(fault_done) Fault fault = FAULT_NULL;
         RestRequest *q = userdata;

@@ -117,6 +117,16 @@ void rest_answer_begin(RestRequest *q, unsigned status, const char *type);
 /* The handler of a direct route is ready for its body and for on_drained. */
 void rest_request_set_stream(RestRequest *q, const RestStream *stream);
 
+/* of a request to the agent: what fits its header block beside the rest */
+#define AGENT_REQUEST_LEN_MAX (H2_HEADER_BYTES_MAX - KIB)
+
+/*
+ * channel_call() to the capsule of q, which must run. path: percent-encoded, with its query. 0, or the fault
+ * is set.
+ */
+int rest_agent_call(RestRequest *q, const char *method, const char *path, bool with_body,
+                    const AgentCallHandlers *handlers, void *userdata, AgentCall **ret, Fault *reterr);
+
 /* Without an answer (or its beginning) by then what the request waits for is given up: 504. Set again it
  * begins anew. */
 int rest_request_set_deadline(RestRequest *q, uint64_t usec);
